@@ -1,0 +1,3 @@
+//! `holdfast`: the server's command line.
+
+fn main() {}

@@ -1,0 +1,191 @@
+//! The options in force: plain data, already validated, read by every decision at its moment.
+//!
+//! What a file may say, with units, ranges and defaults, is in `docs/OPTIONS.md`; `control::config`
+//! reads it into these types.
+
+use std::collections::HashMap;
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+use foldhash::fast::FixedState;
+
+/// The window when `sip-invite-timeout` is 0 or absent: 64·T1 (RFC 3261 timer B).
+pub const SIP_INVITE_TIMEOUT_DEFAULT: Duration = Duration::from_secs(32);
+/// Above this `retry-after-reliable-transport-error` is refused, in milliseconds.
+pub const RETRY_AFTER_MILLIS_MAX: u64 = 34_000;
+/// Above this `sip-invite-timeout` is refused, in seconds.
+pub const SIP_INVITE_TIMEOUT_SECS_MAX: u64 = 34;
+
+/// Position of a device in [`Options::devices`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct DeviceId(pub u32);
+
+/// What a device is (as the published option spells it).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DeviceKind {
+    /// A phone: reached by its exact number, `dn`.
+    Extension,
+    /// A gateway or carrier: reached by the longest matching `prefix`.
+    Trunk,
+    /// Another call server: reached by `dn` or `prefix`.
+    Softswitch,
+    /// A proxy: reached by `dn` or `prefix`.
+    Proxy,
+}
+
+/// A configured SIP peer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Device {
+    /// Its number; a Trunk may have none.
+    pub dn: Option<String>,
+    /// Numbers that begin so are routed to it.
+    pub prefix: Option<String>,
+    /// What it is.
+    pub kind: DeviceKind,
+    /// The URI requests go to, as configured, without angle brackets.
+    pub contact: String,
+    /// The address in `contact`.
+    pub address: SocketAddr,
+    /// True when `contact` has a user part: the Request-URI is then `contact` as it stands.
+    pub contact_has_user: bool,
+    /// `retry-after-reliable-transport-error` of this device; `None` when absent, which differs
+    /// from zero: zero switches recovery off for this device.
+    pub retry_after: Option<Duration>,
+}
+
+/// What to do with a new INVITE whose source is the address of no configured device.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ForeignCallers {
+    /// Answer 403. The default: an open relay is an invitation to toll fraud.
+    #[default]
+    Refuse,
+    /// Route it as if it came from a device.
+    Relay,
+}
+
+/// Bounds of what one shard holds for its peers, each with its option in `[limits]`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Open flows of a shard; further ones are closed when they are accepted.
+    pub flows_max: u32,
+    /// Calls of a shard; further INVITEs are answered 503.
+    pub calls_max: u32,
+    /// Bytes queued for one flow; one more closes the flow.
+    pub outbox_bytes_max: usize,
+    /// Bytes of one message, head and body.
+    pub message_bytes_max: usize,
+    /// From the first byte of a message to its last; longer closes the flow.
+    pub message_timeout: Duration,
+    /// From the accept of a flow to its first whole message; longer closes the flow.
+    pub first_message_timeout: Duration,
+    /// How long a connection may take to open.
+    pub connect_timeout: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            flows_max: 100_000,
+            calls_max: 1_000_000,
+            outbox_bytes_max: 16 << 20,
+            message_bytes_max: 65_535,
+            message_timeout: Duration::from_secs(10),
+            first_message_timeout: Duration::from_secs(60),
+            connect_timeout: Duration::from_secs(4),
+        }
+    }
+}
+
+/// Everything the core reads of the configuration.
+#[derive(Clone, Debug, Default)]
+pub struct Options {
+    /// Host and port that Via and Contact name: a listening address that peers can reach.
+    pub sent_by: String,
+    /// `[TServer] retry-after-reliable-transport-error`; zero: no recovery.
+    pub retry_after: Duration,
+    /// `[TServer] sip-invite-timeout` as configured; zero means the default.
+    pub sip_invite_timeout: Duration,
+    /// What happens to callers that are no device.
+    pub foreign_callers: ForeignCallers,
+    /// Bounds.
+    pub limits: Limits,
+    devices: Vec<Device>,
+    by_dn: HashMap<String, DeviceId, FixedState>,
+    by_address: HashMap<IpAddr, Vec<DeviceId>, FixedState>,
+    /// Longest prefix first.
+    by_prefix: Vec<DeviceId>,
+}
+
+impl Options {
+    /// The same options with these devices.
+    pub fn with_devices(mut self, devices: Vec<Device>) -> Self {
+        self.by_dn.clear();
+        self.by_address.clear();
+        self.by_prefix.clear();
+        for (index, device) in devices.iter().enumerate() {
+            let id = DeviceId(index as u32);
+            if let Some(dn) = &device.dn {
+                self.by_dn.insert(dn.clone(), id);
+            }
+            if device.prefix.is_some() {
+                self.by_prefix.push(id);
+            }
+            self.by_address.entry(device.address.ip()).or_default().push(id);
+        }
+        let prefix_len = |id: &DeviceId| devices[id.0 as usize].prefix.as_ref().map(String::len);
+        self.by_prefix.sort_by_key(|id| std::cmp::Reverse(prefix_len(id)));
+        self.devices = devices;
+        self
+    }
+
+    /// All devices, in the order of the configuration.
+    pub fn devices(&self) -> &[Device] {
+        &self.devices
+    }
+
+    /// The device, or `None` when a reload took it away.
+    pub fn device(&self, id: DeviceId) -> Option<&Device> {
+        self.devices.get(id.0 as usize)
+    }
+
+    /// The device a call to `number` goes to: the exact `dn`, else the longest `prefix`.
+    pub fn route(&self, number: &str) -> Option<DeviceId> {
+        self.by_dn.get(number).copied().or_else(|| {
+            self.by_prefix.iter().copied().find(|id| {
+                let prefix = self.device(*id).and_then(|device| device.prefix.as_deref());
+                prefix.is_some_and(|prefix| number.starts_with(prefix))
+            })
+        })
+    }
+
+    /// The device behind a source address: the one whose `dn` is `number` among those at that
+    /// address, else the first of them that stands for many numbers, else the first.
+    pub fn caller(&self, address: IpAddr, number: &str) -> Option<DeviceId> {
+        let here = self.by_address.get(&address)?;
+        let named = self.by_dn.get(number).filter(|id| here.contains(id));
+        let many = || {
+            here.iter().find(|id| {
+                self.device(**id).is_some_and(|device| device.kind != DeviceKind::Extension)
+            })
+        };
+        named.or_else(many).or_else(|| here.first()).copied()
+    }
+
+    /// The delay in force for a leg of `device`: its own value where it has one, else the
+    /// application's. Zero: no recovery.
+    pub fn retry_delay(&self, device: Option<DeviceId>) -> Duration {
+        device
+            .and_then(|id| self.device(id))
+            .and_then(|device| device.retry_after)
+            .unwrap_or(self.retry_after)
+    }
+
+    /// The window in force.
+    pub fn window(&self) -> Duration {
+        if self.sip_invite_timeout.is_zero() {
+            SIP_INVITE_TIMEOUT_DEFAULT
+        } else {
+            self.sip_invite_timeout
+        }
+    }
+}

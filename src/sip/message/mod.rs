@@ -1,0 +1,5 @@
+//! SIP messages as bytes: framing, offsets, borrowed views.
+
+mod frame;
+
+pub use frame::FrameError;

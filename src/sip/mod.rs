@@ -1,0 +1,14 @@
+//! The protocol: deterministic, synchronous, total.
+//!
+//! Nothing here waits, reads a clock, draws entropy, or fails: [`Endpoint::handle`] takes an input
+//! and a time and appends actions. `tests/sim` runs it in a simulated world, `shard` on sockets.
+
+mod actions;
+mod endpoint;
+pub mod message;
+mod token;
+pub mod wheel;
+
+pub use actions::{Action, Actions, CloseReason, FlowError, Input, NewFlow, Stats};
+pub use endpoint::Endpoint;
+pub use token::Token;
