@@ -29,7 +29,7 @@ pub(super) struct Dialog {
 
 /// Routes that a dialog keeps; further ones are dropped, and a peer behind so many proxies cannot
 /// be reached.
-pub const ROUTES_MAX: usize = 32;
+pub(super) const ROUTES_MAX: usize = 32;
 
 /// CSeq of the first request of a dialog of ours.
 const FIRST_CSEQ: u32 = 1;
@@ -105,8 +105,7 @@ impl Dialog {
             self.remote_tag = Some(Box::from(tag));
         }
         self.refresh_target(response);
-        let mut routes: Vec<_> =
-            response.record_routes().take(ROUTES_MAX).map(Box::from).collect();
+        let mut routes: Vec<_> = response.record_routes().take(ROUTES_MAX).map(Box::from).collect();
         routes.reverse();
         self.route_set = routes;
     }

@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use super::actions::{Actions, FlowError, Input, NewFlow, Stats};
 use super::agent::Agent;
-use super::message::{Head, HeadError, Method, View, write};
+use super::message::{Head, HeadError, Method, Name, View, write};
 use super::timer::Timer;
 use super::transaction::{Stack, Told};
 use crate::key::{FlowId, ShardId, TimerKey};
@@ -128,7 +128,7 @@ impl Endpoint {
     }
 
     fn answer_bad(&mut self, flow: FlowId, message: View<'_>, status: u16) -> bool {
-        let can_answer = message.is_request() && message.is_answerable();
+        let can_answer = is_answerable(message);
         if can_answer {
             self.stack.respond_once(flow, message, status, |out| write::body(out, b""));
         }
@@ -162,10 +162,13 @@ impl Endpoint {
         for _ in 0..TIMERS_PER_TURN {
             let Some(timer) = self.stack.wheel.pop_due(now) else { return };
             match timer {
-                Timer::B(id) | Timer::F(id) | Timer::Cancelled(id) => {
-                    if let Some(told) = self.stack.on_client_timeout(id) {
-                        self.agent.on_told(&mut self.stack, told, None);
-                    }
+                Timer::B(id) | Timer::F(id) => {
+                    let told = self.stack.on_client_timeout(id);
+                    self.tell(told.as_slice());
+                }
+                Timer::Cancelled(id) => {
+                    let told = self.stack.on_cancelled(id);
+                    self.tell(told.as_slice());
                 }
                 Timer::C(id) => self.stack.on_timer_c(id),
                 Timer::M(id) | Timer::Orphan(id) => self.stack.on_client_over(id),
@@ -176,4 +179,12 @@ impl Endpoint {
             }
         }
     }
+}
+
+/// True when a response can be formed: what it must copy is there (RFC 3261 §8.2.6.2).
+fn is_answerable(message: View<'_>) -> bool {
+    let copied = [Name::From, Name::To, Name::CallId, Name::CSeq];
+    message.is_request()
+        && message.via().is_some()
+        && copied.iter().all(|&name| message.first(name).is_some())
 }

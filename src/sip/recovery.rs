@@ -133,7 +133,10 @@ mod tests {
 
     #[test]
     fn a_delay_of_zero_switches_recovery_off() {
-        assert_eq!(decide(at(1000), at(1000), Cause::Flow, Duration::ZERO, WINDOW), Decision::GiveUp);
+        assert_eq!(
+            decide(at(1000), at(1000), Cause::Flow, Duration::ZERO, WINDOW),
+            Decision::GiveUp
+        );
     }
 
     #[test]

@@ -15,8 +15,8 @@
 //!
 //! A leg knows nothing of the other one: the agent joins them.
 
-use std::rc::Rc;
 use std::net::SocketAddr;
+use std::rc::Rc;
 use std::time::Duration;
 
 use super::dialog::{Dialog, MAX_FORWARDS, RequestHead};
@@ -204,7 +204,12 @@ impl Leg {
 
     /// The attempt failed in transport at `stack.now`: waits for the next one, or says that there
     /// is none to wait for. Pure decision in [`decide`].
-    pub(super) fn on_attempt_failed(&mut self, stack: &mut Stack, id: LegId, cause: Cause) -> Decision {
+    pub(super) fn on_attempt_failed(
+        &mut self,
+        stack: &mut Stack,
+        id: LegId,
+        cause: Cause,
+    ) -> Decision {
         let Some(outgoing) = &mut self.outgoing else { return Decision::GiveUp };
         let now = stack.now;
         let first_failure = outgoing.recovery.map_or(now, |recovery| recovery.first_failure);
@@ -283,14 +288,17 @@ impl Leg {
         let Some(cseq) = stack.client(client).map(|client| client.cseq) else { return };
         let branch = stack.token(u32::MAX);
         let mut bytes = Vec::with_capacity(512);
-        self.dialog.write_request(&mut bytes, &RequestHead {
-            method: b"ACK",
-            branch,
-            cseq,
-            max_forwards: MAX_FORWARDS,
-            sent_by: &stack.options.sent_by,
-            contact: false,
-        });
+        self.dialog.write_request(
+            &mut bytes,
+            &RequestHead {
+                method: b"ACK",
+                branch,
+                cseq,
+                max_forwards: MAX_FORWARDS,
+                sent_by: &stack.options.sent_by,
+                contact: false,
+            },
+        );
         rest(&mut bytes);
         let flow = self.ack_flow(stack, flow);
         stack.acknowledge(client, flow, Rc::from(bytes));
@@ -308,7 +316,11 @@ impl Leg {
     }
 
     /// The time to repeat a 2xx has come.
-    pub(super) fn on_answer_timer(&mut self, stack: &mut Stack, id: LegId) -> Option<Unacknowledged> {
+    pub(super) fn on_answer_timer(
+        &mut self,
+        stack: &mut Stack,
+        id: LegId,
+    ) -> Option<Unacknowledged> {
         let incoming = self.incoming.as_mut()?;
         let accepted = incoming.accepted.as_mut()?;
         accepted.flow_lost |= !stack.has_flow(incoming.server);
@@ -376,14 +388,17 @@ impl Leg {
     ) -> (Token, Rc<[u8]>) {
         let branch = stack.next_branch();
         let mut bytes = Vec::with_capacity(1024);
-        self.dialog.write_request(&mut bytes, &RequestHead {
-            method: request.method,
-            branch,
-            cseq,
-            max_forwards: request.max_forwards,
-            sent_by: &stack.options.sent_by,
-            contact: request.contact,
-        });
+        self.dialog.write_request(
+            &mut bytes,
+            &RequestHead {
+                method: request.method,
+                branch,
+                cseq,
+                max_forwards: request.max_forwards,
+                sent_by: &stack.options.sent_by,
+                contact: request.contact,
+            },
+        );
         rest(&mut bytes);
         (branch, Rc::from(bytes))
     }

@@ -9,13 +9,13 @@ use super::session::LegId;
 use crate::key::{ClientId, ServerId};
 
 /// Round-trip estimate (RFC 3261 §17.1.1.1).
-pub const T1: Duration = Duration::from_millis(500);
+pub(super) const T1: Duration = Duration::from_millis(500);
 /// The longest retransmission interval (RFC 3261 §17.1.2.2).
-pub const T2: Duration = Duration::from_secs(4);
+pub(super) const T2: Duration = Duration::from_secs(4);
 /// 64·T1: timers B, D, F, H, J, L and M, and how long an orphan is remembered.
-pub const T1_64: Duration = Duration::from_secs(32);
+pub(super) const T1_64: Duration = Duration::from_secs(32);
 /// Timer C (RFC 3261 §16.6 step 11): more than three minutes without a final response.
-pub const C: Duration = Duration::from_secs(181);
+pub(super) const C: Duration = Duration::from_secs(181);
 
 /// What is due when the wheel turns up an entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

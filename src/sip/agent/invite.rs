@@ -77,7 +77,7 @@ impl Agent {
                     on_stray_answer(stack, client, flow, response);
                 }
             }
-            (Verdict::Failed(failure), _) => self.on_invite_failed(stack, id, client, failure.0),
+            (Verdict::Failed(cause), _) => self.on_invite_failed(stack, id, client, cause),
             (Verdict::TimedOut | Verdict::Answered { .. }, _) => {
                 self.on_invite_timeout(stack, id, client);
             }
@@ -283,13 +283,7 @@ impl Agent {
         }
     }
 
-    fn on_invite_refused(
-        &mut self,
-        stack: &mut Stack,
-        id: LegId,
-        status: u16,
-        response: View<'_>,
-    ) {
+    fn on_invite_refused(&mut self, stack: &mut Stack, id: LegId, status: u16, response: View<'_>) {
         let Some(call) = self.calls.get_mut(id.call) else { return };
         let established = call.is_established();
         call.leg_mut(id.side).end_outgoing(stack, true);
@@ -350,8 +344,8 @@ impl Agent {
     fn leg_of(&self, stack: &Stack, tag: Token) -> Option<LegId> {
         let side = if tag.index & 1 == 0 { Side::A } else { Side::B };
         let call = self.calls.key_at(tag.index >> 1)?;
-        let same = tag.shard == stack.shard
-            && self.calls.get(call)?.leg(side).dialog.local_tag == tag;
+        let same =
+            tag.shard == stack.shard && self.calls.get(call)?.leg(side).dialog.local_tag == tag;
         same.then_some(LegId { call, side })
     }
 }
@@ -379,14 +373,17 @@ fn on_stray_answer(stack: &mut Stack, id: ClientId, flow: FlowId, response: View
     let sent_by = std::sync::Arc::clone(&stack.options);
     let write_one = |stack: &mut Stack, method: &'static [u8], cseq: u32| {
         let mut bytes = Vec::with_capacity(512);
-        dialog.write_request(&mut bytes, &RequestHead {
-            method,
-            branch: stack.token(u32::MAX),
-            cseq,
-            max_forwards: MAX_FORWARDS,
-            sent_by: &sent_by.sent_by,
-            contact: false,
-        });
+        dialog.write_request(
+            &mut bytes,
+            &RequestHead {
+                method,
+                branch: stack.token(u32::MAX),
+                cseq,
+                max_forwards: MAX_FORWARDS,
+                sent_by: &sent_by.sent_by,
+                contact: false,
+            },
+        );
         write::body(&mut bytes, b"");
         bytes
     };

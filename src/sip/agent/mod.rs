@@ -28,7 +28,8 @@ use crate::key::{CallId, ClientId, FlowId, ServerId, Slab};
 use super::dialog::MAX_FORWARDS;
 
 /// Methods that are understood, for Allow (RFC 3261 §20.5).
-const ALLOW: &[u8] = b"INVITE, ACK, BYE, CANCEL, OPTIONS, UPDATE, INFO, REFER, NOTIFY, MESSAGE, PRACK";
+const ALLOW: &[u8] =
+    b"INVITE, ACK, BYE, CANCEL, OPTIONS, UPDATE, INFO, REFER, NOTIFY, MESSAGE, PRACK";
 
 /// What a caller is told to wait before it tries again while the server cannot take calls, seconds.
 const RETRY_AFTER_SECS: u64 = 5;
@@ -189,11 +190,16 @@ impl Agent {
             Method::Invite => self.on_new_invite(stack, flow, server, request),
             Method::Options => {
                 let status = if self.draining { 503 } else { 200 };
-                stack.respond_with(server, status, write::reason_phrase(status).as_bytes(), |out| {
-                    write::header(out, "Allow", ALLOW);
-                    write::header(out, "Accept", b"application/sdp");
-                    write::body(out, b"");
-                });
+                stack.respond_with(
+                    server,
+                    status,
+                    write::reason_phrase(status).as_bytes(),
+                    |out| {
+                        write::header(out, "Allow", ALLOW);
+                        write::header(out, "Accept", b"application/sdp");
+                        write::body(out, b"");
+                    },
+                );
             }
             _ => stack.respond_with(server, 405, write::reason_phrase(405).as_bytes(), |out| {
                 write::header(out, "Allow", ALLOW);

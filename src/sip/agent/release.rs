@@ -28,13 +28,7 @@ const NO_DIALOG: &str = "SIP;cause=481;text=\"dialog is gone\"";
 
 impl Agent {
     /// A peer hangs up: 200, and the other leg gets its BYE.
-    pub(super) fn on_bye(
-        &mut self,
-        stack: &mut Stack,
-        id: LegId,
-        server: ServerId,
-        bye: View<'_>,
-    ) {
+    pub(super) fn on_bye(&mut self, stack: &mut Stack, id: LegId, server: ServerId, bye: View<'_>) {
         stack.respond(server, 200);
         self.end(stack, id, 487, Goodbye::None, Goodbye::Passed(bye));
     }

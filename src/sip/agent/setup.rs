@@ -101,7 +101,8 @@ fn make_legs(
     tags: [Token; 2],
 ) -> Option<[Leg; 2]> {
     let call_id = format!("{:016x}{:016x}", stack.random(), stack.random());
-    let fallback = route.caller.and_then(|id| stack.options.device(id)).map(|device| device.address);
+    let fallback =
+        route.caller.and_then(|id| stack.options.device(id)).map(|device| device.address);
     let a = Leg {
         dialog: Dialog::of_invite(invite, tags[0])?,
         confirmed: false,

@@ -93,12 +93,8 @@ pub(in crate::sip) enum Verdict {
     /// Timer B, F or C, or 64·T1 after a CANCEL.
     TimedOut,
     /// The flow died or could not be opened.
-    Failed(FlowFailure),
+    Failed(Cause),
 }
-
-/// How a flow failed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::sip) struct FlowFailure(pub(in crate::sip) Cause);
 
 impl Stack {
     /// The branch of the request that [`start`](Self::start) will be given next.
@@ -147,13 +143,6 @@ impl Stack {
     /// The transaction, while it lasts.
     pub(in crate::sip) fn client(&self, id: ClientId) -> Option<&Client> {
         self.clients.get(id)
-    }
-
-    /// Changes who is told.
-    pub(in crate::sip) fn set_owner(&mut self, id: ClientId, owner: Owner) {
-        if let Some(client) = self.clients.get_mut(id) {
-            client.owner = owner;
-        }
     }
 
     /// Keeps the ACK of a 2xx for as long as the 2xx may be repeated, and sends it.
@@ -217,10 +206,30 @@ impl Stack {
         waiting.into_iter().filter_map(|id| self.client_flow_failed(id, was_open, cause)).collect()
     }
 
-    /// Timers B, F, C and the one after a CANCEL.
+    /// Timer B or F: nothing came in time.
     pub(in crate::sip) fn on_client_timeout(&mut self, id: ClientId) -> Option<Told> {
         let client = self.clients.get_mut(id)?;
         client.timer = None;
+        let is_over = match client.state {
+            State::Invite(state) => {
+                invite_client::step(state, Event::B).0 == invite_client::State::Terminated
+            }
+            State::Request(state) => {
+                let event = request_client::Event::F;
+                request_client::step(state, event).0 == request_client::State::Terminated
+            }
+        };
+        if is_over { self.give_up_client(id) } else { None }
+    }
+
+    /// 64·T1 after a CANCEL: the transaction counts as cancelled (RFC 3261 §9.1).
+    pub(in crate::sip) fn on_cancelled(&mut self, id: ClientId) -> Option<Told> {
+        self.clients.get_mut(id)?.timer = None;
+        self.give_up_client(id)
+    }
+
+    fn give_up_client(&mut self, id: ClientId) -> Option<Told> {
+        let client = self.clients.get(id)?;
         let told = Told {
             client: id,
             owner: client.owner,
@@ -241,8 +250,11 @@ impl Stack {
 
     /// Timer M, or an orphan's: nothing can come any more.
     pub(in crate::sip) fn on_client_over(&mut self, id: ClientId) {
-        if let Some(client) = self.clients.get_mut(id) {
-            client.timer = None;
+        let Some(client) = self.clients.get_mut(id) else { return };
+        client.timer = None;
+        if let State::Invite(state) = client.state
+            && invite_client::step(state, Event::Over).0 == invite_client::State::Terminated
+        {
             self.end_client(id);
         }
     }
@@ -264,8 +276,7 @@ impl Stack {
     }
 
     fn match_response(&self, response: View<'_>) -> Option<ClientId> {
-        let branch = response.via()?.branch?.strip_prefix(b"z9hG4bK")?;
-        let token = Token::parse(branch)?;
+        let token = response.via()?.token()?;
         let (cseq, _) = response.cseq()?;
         let id = self.clients.key_at(token.index)?;
         let client = self.clients.get(id)?;
@@ -329,7 +340,7 @@ impl Stack {
             client: id,
             owner: client.owner,
             method: client.method,
-            verdict: Verdict::Failed(FlowFailure(cause)),
+            verdict: Verdict::Failed(cause),
         };
         match client.state {
             State::Invite(state) => {
@@ -426,13 +437,7 @@ impl Stack {
     }
 }
 
-fn write_derived(
-    out: &mut Vec<u8>,
-    invite: &[u8],
-    head: &Head,
-    method: &[u8],
-    to: Option<&[u8]>,
-) {
+fn write_derived(out: &mut Vec<u8>, invite: &[u8], head: &Head, method: &[u8], to: Option<&[u8]>) {
     let invite = View::new(invite, head);
     write::request_line(out, method, invite.request_uri());
     for header in invite.headers() {

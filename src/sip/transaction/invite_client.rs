@@ -22,7 +22,7 @@
 
 /// Where the transaction is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::sip) enum State {
+pub enum State {
     /// Sent, nothing heard.
     Calling,
     /// A provisional response came.
@@ -39,7 +39,7 @@ pub(in crate::sip) enum State {
 
 /// What happens to it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::sip) enum Event {
+pub enum Event {
     /// A 1xx response.
     Provisional,
     /// A 2xx response.
@@ -58,7 +58,7 @@ pub(in crate::sip) enum Event {
 
 /// What there is to do besides changing the state.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::sip) enum Effect {
+pub enum Effect {
     /// Nothing.
     Nothing,
     /// Hand the event to the transaction user.
@@ -72,7 +72,7 @@ pub(in crate::sip) enum Effect {
 }
 
 /// One step of the machine: pure.
-pub(in crate::sip) fn step(state: State, event: Event) -> (State, Effect) {
+pub fn step(state: State, event: Event) -> (State, Effect) {
     use Effect::{Acknowledge, AcknowledgeAndTell, Nothing, Retransmit, Tell};
     use Event::{A, B, Failure, FlowFailed, Over, Provisional, Success};
     use State::{Accepted, Calling, Completed, Orphaned, Proceeding, Terminated};

@@ -18,7 +18,7 @@
 
 /// Where the transaction is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::sip) enum State {
+pub enum State {
     /// No final response yet.
     Proceeding,
     /// A final response other than 2xx was sent.
@@ -33,7 +33,7 @@ pub(in crate::sip) enum State {
 
 /// What happens to it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::sip) enum Event {
+pub enum Event {
     /// The same INVITE again.
     Invite,
     /// An ACK with the INVITE's branch: of a response other than 2xx.
@@ -50,7 +50,7 @@ pub(in crate::sip) enum Event {
 
 /// What there is to do besides changing the state.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::sip) enum Effect {
+pub enum Effect {
     /// Nothing.
     Nothing,
     /// Send the last response again.
@@ -58,7 +58,7 @@ pub(in crate::sip) enum Effect {
 }
 
 /// One step of the machine: pure.
-pub(in crate::sip) fn step(state: State, event: Event) -> (State, Effect) {
+pub fn step(state: State, event: Event) -> (State, Effect) {
     use Effect::{Nothing, Retransmit};
     use Event::{Ack, Failure, G, Invite, Over, Success};
     use State::{Accepted, Completed, Confirmed, Proceeding, Terminated};

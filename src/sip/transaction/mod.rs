@@ -19,8 +19,10 @@ use foldhash::fast::SeedableRandomState;
 use rand_chacha::ChaCha12Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
 
-pub(super) use client::{Client, FlowFailure, NewClient, Owner, Told, Verdict};
-pub(super) use server::{Received, Server};
+use client::Client;
+pub(super) use client::{NewClient, Owner, Told, Verdict, write_cseq};
+pub(super) use server::Received;
+use server::Server;
 
 use super::actions::{Actions, CloseReason, Stats};
 use super::flow::Flows;

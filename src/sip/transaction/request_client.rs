@@ -14,7 +14,7 @@
 
 /// Where the transaction is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::sip) enum State {
+pub enum State {
     /// Sent, nothing heard.
     Trying,
     /// A provisional response came.
@@ -27,7 +27,7 @@ pub(in crate::sip) enum State {
 
 /// What happens to it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::sip) enum Event {
+pub enum Event {
     /// A 1xx response.
     Provisional,
     /// A final response.
@@ -47,7 +47,7 @@ pub(in crate::sip) enum Event {
 
 /// What there is to do besides changing the state.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::sip) enum Effect {
+pub enum Effect {
     /// Nothing.
     Nothing,
     /// Hand the event to the transaction user.
@@ -57,7 +57,7 @@ pub(in crate::sip) enum Effect {
 }
 
 /// One step of the machine: pure.
-pub(in crate::sip) fn step(state: State, event: Event) -> (State, Effect) {
+pub fn step(state: State, event: Event) -> (State, Effect) {
     use Effect::{Nothing, Retransmit, Tell};
     use Event::{E, F, Final, FlowFailed, K, Provisional};
     use State::{Completed, Proceeding, Terminated, Trying};

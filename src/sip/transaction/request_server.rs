@@ -14,7 +14,7 @@
 
 /// Where the transaction is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::sip) enum State {
+pub enum State {
     /// Nothing was sent.
     Trying,
     /// A provisional response was sent.
@@ -27,7 +27,7 @@ pub(in crate::sip) enum State {
 
 /// What happens to it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::sip) enum Event {
+pub enum Event {
     /// The same request again.
     Request,
     /// The user answers 1xx.
@@ -40,7 +40,7 @@ pub(in crate::sip) enum Event {
 
 /// What there is to do besides changing the state.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::sip) enum Effect {
+pub enum Effect {
     /// Nothing.
     Nothing,
     /// Send the last response again.
@@ -48,7 +48,7 @@ pub(in crate::sip) enum Effect {
 }
 
 /// One step of the machine: pure.
-pub(in crate::sip) fn step(state: State, event: Event) -> (State, Effect) {
+pub fn step(state: State, event: Event) -> (State, Effect) {
     use Effect::{Nothing, Retransmit};
     use Event::{Final, J, Provisional, Request};
     use State::{Completed, Proceeding, Terminated, Trying};

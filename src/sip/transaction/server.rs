@@ -15,7 +15,6 @@ use crate::sip::token::Token;
 /// A request that was received.
 #[derive(Debug)]
 pub(in crate::sip) struct Server {
-    pub(in crate::sip) method: Method,
     /// The request, from which responses copy what they must (RFC 3261 §8.2.6.2).
     pub(in crate::sip) request: Rc<[u8]>,
     /// The tag that responses put into To when the request had none.
@@ -51,7 +50,12 @@ pub(in crate::sip) enum Received {
 
 impl Stack {
     /// Finds or makes the transaction of a request other than ACK and CANCEL (RFC 3261 §17.2.3).
-    pub(in crate::sip) fn receive(&mut self, flow: FlowId, request: View<'_>, bytes: &[u8]) -> Received {
+    pub(in crate::sip) fn receive(
+        &mut self,
+        flow: FlowId,
+        request: View<'_>,
+        bytes: &[u8],
+    ) -> Received {
         let method = request.method();
         let branch = self.branch_hash(request, method);
         if let Some(&id) = self.by_branch.get(&branch) {
@@ -67,7 +71,6 @@ impl Stack {
             _ => State::Request(request_server::State::Trying),
         };
         let id = self.servers.insert(Server {
-            method,
             request: Rc::from(bytes),
             to_tag: None,
             state,
@@ -176,8 +179,11 @@ impl Stack {
 
     /// Timer H or L: nothing can come any more.
     pub(in crate::sip) fn on_server_over(&mut self, id: ServerId) {
-        if let Some(server) = self.servers.get_mut(id) {
-            server.timer = None;
+        let Some(server) = self.servers.get_mut(id) else { return };
+        server.timer = None;
+        if let State::Invite(state) = server.state
+            && invite_server::step(state, Event::Over).0 == invite_server::State::Terminated
+        {
             self.end_server(id);
         }
     }
@@ -255,7 +261,10 @@ impl Stack {
             State::Invite(state) => {
                 invite_server::step(state, Event::Invite).1 == invite_server::Effect::Retransmit
             }
-            State::Request(_) => false,
+            State::Request(state) => {
+                let event = request_server::Event::Request;
+                request_server::step(state, event).1 == request_server::Effect::Retransmit
+            }
         };
         if again {
             self.answer_again(id);
@@ -341,7 +350,8 @@ fn makes_dialog(request: View<'_>) -> bool {
 fn write_top_via(out: &mut Vec<u8>, request: View<'_>, header: &Header<'_>, peer: SocketAddr) {
     let Some(via) = request.via() else { return write::line(out, header.line) };
     let wants_rport = via.rport == Some(None);
-    let host = std::str::from_utf8(via.host).ok();
+    let host = via.host.strip_prefix(b"[").and_then(|host| host.strip_suffix(b"]"));
+    let host = std::str::from_utf8(host.unwrap_or(via.host)).ok();
     let same = host.and_then(|host| host.parse().ok()) == Some(peer.ip());
     if (same && !wants_rport) || via.received.is_some() {
         return write::line(out, header.line);
