@@ -11,6 +11,7 @@ use crate::args::{CallsArgs, Common, ReinvitesArgs, Time};
 use crate::engine::{Round, Step};
 use crate::report::{Benched, Verdict};
 use crate::run::{Plan, Run, Watch};
+use crate::server::Server;
 use crate::usage::Usage;
 
 /// How long requests in flight may take to end after the measured time.
@@ -23,9 +24,14 @@ const SETUP_IN_FLIGHT: u32 = 256;
 ///
 /// # Errors
 /// What the machine does not allow, the timeout, or a signal.
-pub(crate) async fn calls(args: &CallsArgs, plan: Plan, watch: &Watch) -> Result<Benched, End> {
+pub(crate) async fn calls(
+    args: &CallsArgs,
+    plan: Plan,
+    server: Server,
+    watch: &Watch,
+) -> Result<Benched, End> {
     let seed = plan.seed;
-    let mut run = Run::begin(plan, &args.common, args.in_flight, watch).await?;
+    let mut run = Run::begin(plan, server, &args.common, args.in_flight, watch).await?;
     let round = Round::new(Step::Cycle, args.in_flight);
     let mut benched = measure(&mut run, "calls", round, &args.time).await?;
     benched.parameters.in_flight = args.in_flight;
@@ -39,10 +45,11 @@ pub(crate) async fn calls(args: &CallsArgs, plan: Plan, watch: &Watch) -> Result
 pub(crate) async fn reinvites(
     args: &ReinvitesArgs,
     plan: Plan,
+    server: Server,
     watch: &Watch,
 ) -> Result<Benched, End> {
     let seed = plan.seed;
-    let mut run = Run::begin(plan, &args.common, args.calls, watch).await?;
+    let mut run = Run::begin(plan, server, &args.common, args.calls, watch).await?;
     let setup = Round::new(Step::SetUp, SETUP_IN_FLIGHT);
     run.round("calls set up", setup, Some(SETUP_RATE)).await?;
     let not_set_up = run.wire.engine.borrow().round.failed;

@@ -19,6 +19,7 @@ use crate::engine::{Call, Engine, Reply, Round, State, Step};
 use crate::figures::Latency;
 use crate::report::{Drilled, ServerUse, Verdict};
 use crate::run::{Plan, Run, STALL_MAX, Watch};
+use crate::server::Server;
 use crate::usage::Usage;
 
 /// `sip-invite-timeout = 0` stands for this (RFC 3261 timer B).
@@ -32,9 +33,14 @@ const AFTER_100: Duration = Duration::from_millis(100);
 ///
 /// # Errors
 /// What the machine does not allow, the timeout, or a signal.
-pub(crate) async fn run(args: &DrillArgs, plan: Plan, watch: &Watch) -> Result<Drilled, End> {
+pub(crate) async fn run(
+    args: &DrillArgs,
+    plan: Plan,
+    server: Server,
+    watch: &Watch,
+) -> Result<Drilled, End> {
     let seed = plan.seed;
-    let mut run = Run::begin(plan, &args.common, args.calls, watch).await?;
+    let mut run = Run::begin(plan, server, &args.common, args.calls, watch).await?;
     let setup = Round::new(Step::SetUp, args.in_flight);
     let setup_took = run.round("calls set up", setup, Some(args.rate)).await?;
     let up = run.server.usage();

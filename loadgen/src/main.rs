@@ -88,21 +88,22 @@ fn run(cli: &Cli) -> Result<Verdict, End> {
         return Ok(Verdict::Pass);
     }
     limits::allow_descriptors(common.callee_connections, common.caller_connections)?;
-    let executor = executor(common)?;
     let watch = Watch::default();
     catch_signals(&watch)?;
     let _watchdog = watchdog(common.timeout, watch.clone());
+    let server = run::server(&plan, common, &watch)?;
+    let executor = executor(common)?;
     let (verdict, table, json) = match &cli.command {
         Command::Drill(args) => {
-            let drilled = executor.run(drill::run(args, plan, &watch))?;
+            let drilled = executor.run(drill::run(args, plan, server, &watch))?;
             (drilled.verdict, drilled.table(), serde_json::to_vec_pretty(&drilled))
         }
         Command::Calls(args) => {
-            let benched = executor.run(bench::calls(args, plan, &watch))?;
+            let benched = executor.run(bench::calls(args, plan, server, &watch))?;
             (benched.verdict, benched.table(), serde_json::to_vec_pretty(&benched))
         }
         Command::Reinvites(args) => {
-            let benched = executor.run(bench::reinvites(args, plan, &watch))?;
+            let benched = executor.run(bench::reinvites(args, plan, server, &watch))?;
             (benched.verdict, benched.table(), serde_json::to_vec_pretty(&benched))
         }
     };

@@ -95,25 +95,34 @@ pub(crate) struct Run {
     stop: Arc<AtomicBool>,
 }
 
+/// The server that was named, or one that is started.
+///
+/// Called before the executor pins this thread: a child inherits the CPUs of its parent.
+///
+/// # Errors
+/// It cannot be started.
+pub(crate) fn server(plan: &Plan, common: &Common, watch: &Watch) -> Result<Server, End> {
+    if let Some(address) = common.server {
+        return Ok(Server::running(address, common.server_pid));
+    }
+    let server = Server::start(&program(common)?, &plan.config, plan.server, plan.run)?;
+    watch.server.store(server.pid.unwrap_or(0), Ordering::Relaxed);
+    Ok(server)
+}
+
 impl Run {
-    /// Starts the server if there is none, opens every address and connects the callers.
+    /// Opens every address and connects the callers.
     ///
     /// # Errors
     /// What the machine does not allow, or the server refuses.
     pub(crate) async fn begin(
         plan: Plan,
+        server: Server,
         common: &Common,
         calls: u32,
         watch: &Watch,
     ) -> Result<Self, End> {
         let deadline = Instant::now() + Duration::from_secs(common.timeout.into());
-        let server = match common.server {
-            Some(address) => Server::running(address, common.server_pid),
-            None => Server::start(&program(common)?, &plan.config, plan.server, plan.run)?,
-        };
-        if common.server.is_none() {
-            watch.server.store(server.pid.unwrap_or(0), Ordering::Relaxed);
-        }
         glommio::timer::sleep(IDLE).await;
         let idle = server.usage();
         if let (Some(pid), None) = (common.server_pid, idle) {

@@ -162,8 +162,17 @@ fn a_server_that_is_not_there_is_exit_status_2() {
     assert_eq!(output.status.code(), Some(2));
     let text = String::from_utf8_lossy(&output.stderr);
     assert!(text.contains("no server at 127.0.0.1:1"), "{text}");
-    let output = loadgen(&["drill", "--holdfast", "/nonexistent"]);
-    assert_eq!(output.status.code(), Some(2));
+}
+
+#[test]
+fn a_server_that_cannot_be_started_is_exit_status_2() {
+    for (program, wanted) in [("/nonexistent", "--holdfast"), ("/bin/false", "ended at its start")]
+    {
+        let output = loadgen(&["drill", "--holdfast", program]);
+        assert_eq!(output.status.code(), Some(2), "{program}");
+        let text = String::from_utf8_lossy(&output.stderr);
+        assert!(text.contains(wanted), "{program}: {text}");
+    }
 }
 
 #[test]
