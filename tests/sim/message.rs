@@ -31,7 +31,7 @@ const COMPACT: [(&str, &str); 12] = [
 ];
 
 /// True when `written` is the header `name`, in full or in compact form.
-fn is_header(written: &str, name: &str) -> bool {
+pub(crate) fn is_header(written: &str, name: &str) -> bool {
     written.eq_ignore_ascii_case(name)
         || (written.len() == 1
             && COMPACT.iter().any(|(short, long)| {

@@ -73,7 +73,8 @@ struct Leg {
     cseq: u32,
     confirmed: bool,
     ended: bool,
-    bye_reason: Option<String>,
+    /// It is the one that could not be reached; its peer gets a BYE without a Reason, if any.
+    failed: bool,
     /// The first INVITE, and all operations; the last one may be going on.
     operations: Vec<Operation>,
     /// 2xx sent to an INVITE of the peer and not acknowledged, by CSeq, since when.
@@ -115,6 +116,8 @@ pub(crate) struct Oracle {
     legs: Vec<Leg>,
     by_call_id: BTreeMap<String, usize>,
     branches: BTreeMap<String, (usize, usize, usize)>,
+    /// Branches and methods of all requests.
+    sent: BTreeSet<(String, String)>,
     on_flow: BTreeMap<(usize, FlowId), Vec<usize>>,
     flows: BTreeMap<(usize, FlowId), Flow>,
     opening: BTreeSet<(usize, SocketAddr)>,
@@ -272,6 +275,7 @@ impl Oracle {
 
     fn expect_release(&mut self, truth: &mut Truth, now: u64, leg: usize, why: &str) {
         truth.calls[self.legs[leg].call].may_release.get_or_insert(why.to_owned());
+        self.legs[leg].failed = true;
         self.owe(now + TICKS, Owed::Release { leg });
     }
 
@@ -398,7 +402,7 @@ impl Oracle {
             cseq: 0,
             confirmed: false,
             ended: false,
-            bye_reason: None,
+            failed: false,
             operations: Vec::new(),
             unacked: BTreeMap::new(),
             served: None,
@@ -546,6 +550,11 @@ impl Oracle {
             "CANCEL" => return,
             _ => {}
         }
+        if !self.sent.insert((msg.branch(), msg.method().to_owned())) && msg.method() != "INVITE" {
+            // The one new connection of a request whose flow was lost.
+            truth.cover("request sent again over a new flow");
+            return;
+        }
         if cseq <= self.legs[leg].cseq {
             truth.failures.push(format!("{msg}: CSeq after {}", self.legs[leg].cseq));
         }
@@ -632,7 +641,6 @@ impl Oracle {
     fn on_bye(&mut self, truth: &mut Truth, now: u64, leg: usize, msg: &Msg) {
         let call = self.legs[leg].call;
         self.legs[leg].ended = true;
-        self.legs[leg].bye_reason = msg.header("Reason").map(str::to_owned);
         if msg.number("X-Sim-Id").is_none() {
             self.justify(truth, now, leg);
             let state = &truth.calls[call];
@@ -641,8 +649,12 @@ impl Oracle {
                 truth.failures.push(format!("call {call}: {msg} that nobody asked for"));
             }
             let transport = matches!(state.may_release.as_deref(), Some("delay 0" | "given up"));
-            let reason = self.legs[leg].bye_reason.as_deref().unwrap_or("");
-            if transport && !asked && reason != "SIP;cause=503;text=\"transport-error\"" {
+            let reason = msg.text("Reason");
+            if transport
+                && !asked
+                && !self.legs[leg].failed
+                && reason != "SIP;cause=503;text=\"transport-error\""
+            {
                 truth.failures.push(format!("call {call}: {msg}: Reason {reason:?}"));
             }
         }

@@ -8,7 +8,6 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use holdfast::options::{Device, DeviceKind, Options};
-use holdfast::sip::FlowError;
 
 use crate::log::Keep;
 use crate::message::Spelling;
@@ -17,7 +16,7 @@ use crate::oracle::Rules;
 use crate::peer::{LegState, MS, Peer, SEC, T1, Traits};
 use crate::rng::Rng;
 use crate::server::Server;
-use crate::truth::{Ended, Outcome, Side};
+use crate::truth::{Outcome, Side};
 use crate::world::{Event, World};
 
 /// Something that the story lets happen.
@@ -102,13 +101,6 @@ pub(crate) fn build(seed: u64, keep: Keep) -> World {
         _ => rng.range(500, 5_000),
     };
     let window_secs = *rng.pick(&[0, 0, 0, 2, 5, 10, 20, 34]);
-    let mut options = Options {
-        sent_by: SERVER.to_owned(),
-        retry_after: Duration::from_millis(delay),
-        sip_invite_timeout: Duration::from_secs(window_secs),
-        ..Options::default()
-    };
-    world.oracle.window = options.window().as_micros() as u64;
     world.truth.sent_by = SERVER.to_owned();
     let mut devices = Vec::new();
     for index in 0..peers {
@@ -133,7 +125,11 @@ pub(crate) fn build(seed: u64, keep: Keep) -> World {
         devices.push(entry);
         world.add_peer(peer);
     }
-    options = options.with_devices(devices);
+    let mut options = Options::default().with_devices(devices);
+    options.sent_by = SERVER.to_owned();
+    options.retry_after = Duration::from_millis(delay);
+    options.sip_invite_timeout = Duration::from_secs(window_secs);
+    world.oracle.window = options.window().as_micros() as u64;
     let shards = rng.range(1, 3) as usize;
     let mut running = Server::new(server, shards, options, rng.fork("server"));
     running.mesh_delay = *rng.pick(&[0, 0, 50, 2 * MS]);
@@ -518,16 +514,6 @@ fn on_probe(world: &mut World, call: usize, stage: u8, tries: u8, waiting: Optio
     }
     let cue = Cue::Probe { call, stage, tries, waiting };
     world.schedule.after(300 * MS, Event::Cue(cue));
-}
-
-/// A flow error in words, for reports.
-pub(crate) fn is_refusal(error: FlowError) -> bool {
-    matches!(error, FlowError::Refused | FlowError::Unreachable | FlowError::ConnectTimeout)
-}
-
-/// True when the call was ended by the server for a reason the oracle accepted.
-pub(crate) fn was_released(world: &World, call: usize) -> bool {
-    world.truth.calls[call].ended == Some(Ended::Released)
 }
 
 /// Two peers that talk to each other without a server and without faults.

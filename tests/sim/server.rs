@@ -13,6 +13,7 @@ use std::sync::Arc;
 
 use holdfast::key::{FlowId, ShardId};
 use holdfast::options::Options;
+use holdfast::sip::message::{FrameError, Framer};
 use holdfast::sip::{Actions, Endpoint, FlowError};
 
 use crate::network::LinkId;
@@ -33,7 +34,8 @@ pub(crate) struct Shard {
     pub(crate) actions: Actions,
     pub(crate) ways: BTreeMap<FlowId, Way>,
     /// Stand-ins of this shard by the shard and flow they stand for.
-    pub(crate) stand_ins: BTreeMap<(usize, FlowId), FlowId>,
+    /// None: the endpoint closed it, and what still comes is dropped.
+    pub(crate) stand_ins: BTreeMap<(usize, FlowId), Option<FlowId>>,
     /// When the shard's timer is set for.
     pub(crate) timer_at: Option<u64>,
     /// `Timeout` inputs in the millisecond they were counted in.
@@ -42,8 +44,13 @@ pub(crate) struct Shard {
     pub(crate) streams: BTreeMap<FlowId, Framer>,
 }
 
-/// Cuts a stream as the server does.
-pub(crate) type Framer = crate::message::Stream;
+/// A frame of a stream, with bytes of its own.
+#[derive(Clone, Debug)]
+pub(crate) enum Read {
+    Message(Vec<u8>),
+    Ping,
+    Unframed(Vec<u8>, FrameError),
+}
 
 /// What one shard tells another.
 #[derive(Clone, Debug)]
@@ -54,8 +61,8 @@ pub(crate) enum Mesh {
     Send { flow: FlowId, bytes: Vec<u8> },
     /// A flow of `origin` is gone.
     Down { origin: usize, flow: FlowId, error: FlowError },
-    /// A stand-in for a flow of the receiver was closed by `by`.
-    Close { flow: FlowId, by: usize },
+    /// A stand-in for a flow of the receiver was closed.
+    Close { flow: FlowId },
 }
 
 /// The server.
@@ -88,9 +95,4 @@ impl Server {
             .collect();
         Self { addr, shards, options, rng, mesh_delay: 0, mesh_last: BTreeMap::new() }
     }
-}
-
-/// The shard that owns what the message is about.
-pub(crate) fn home(_bytes: &[u8]) -> Option<ShardId> {
-    None
 }

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BinaryHeap};
 use std::net::SocketAddr;
 
 use holdfast::key::FlowId;
+use holdfast::sip::message::{Frame, Framer, home};
 use holdfast::sip::{Action, FlowError, Input, NewFlow};
 use holdfast::time::Instant;
 
@@ -15,7 +16,7 @@ use crate::oracle::Oracle;
 use crate::peer::{Ctx, Effect, MS, Peer, PeerTimer, SEC};
 use crate::rng::Rng;
 use crate::scenario::{self, Cue, Director};
-use crate::server::{Mesh, Server, Way, home};
+use crate::server::{Mesh, Read, Server, Way};
 use crate::truth::{Call, Truth};
 
 /// Something that will happen.
@@ -315,25 +316,49 @@ impl World {
 
     fn read(&mut self, shard: usize, flow: FlowId, bytes: &[u8]) {
         let Some(server) = &mut self.server else { return };
-        server.shards[shard].streams.entry(flow).or_default().push(bytes);
-        loop {
-            let Some(server) = &mut self.server else { return };
-            let shards = server.shards.len();
-            let Some(stream) = server.shards[shard].streams.get_mut(&flow) else { return };
-            let Some(message) = stream.next_message() else { return };
-            match home(&message) {
-                Some(home) if usize::from(home.0) != shard && usize::from(home.0) < shards => {
-                    let Some(Way::Link { link, end }) = server.shards[shard].ways.get(&flow) else {
-                        return;
-                    };
-                    let addrs = self.net.links[*link].addrs;
-                    let (peer, local) = (addrs[1 - end], addrs[*end]);
-                    self.truth.cover("message crossed the mesh");
-                    let mesh = Mesh::Message { origin: shard, flow, peer, local, bytes: message };
-                    self.send_mesh(shard, usize::from(home.0), mesh);
+        let bytes_max = server.options.limits.message_bytes_max;
+        let framer = server.shards[shard].streams.entry(flow);
+        let mut frames = Vec::new();
+        framer.or_insert_with(|| Framer::new(bytes_max)).feed(bytes, |frame| {
+            frames.push(match frame {
+                Frame::Message(bytes) => Read::Message(bytes.to_vec()),
+                Frame::Ping => Read::Ping,
+                Frame::Unframed { bytes, error } => Read::Unframed(bytes.to_vec(), error),
+            });
+        });
+        for frame in frames {
+            match frame {
+                Read::Message(message) => self.route(shard, flow, message),
+                Read::Ping => self.pong(shard, flow),
+                Read::Unframed(bytes, error) => {
+                    self.truth.cover("stream that cannot be framed");
+                    self.input(shard, Input::Unframed { flow, bytes: &bytes, error });
                 }
-                _ => self.deliver(shard, flow, &message),
             }
+        }
+    }
+
+    /// Hands a message in here, or to the shard that is its home.
+    fn route(&mut self, shard: usize, flow: FlowId, message: Vec<u8>) {
+        let Some(server) = &self.server else { return };
+        let Some(Way::Link { link, end }) = server.shards[shard].ways.get(&flow) else { return };
+        let home = home(&message).map_or(shard, |home| usize::from(home.0));
+        if home == shard || home >= server.shards.len() {
+            return self.deliver(shard, flow, &message);
+        }
+        let addrs = self.net.links[*link].addrs;
+        let (peer, local) = (addrs[1 - end], addrs[*end]);
+        self.truth.cover("message crossed the mesh");
+        let mesh = Mesh::Message { origin: shard, flow, peer, local, bytes: message };
+        self.send_mesh(shard, home, mesh);
+    }
+
+    /// RFC 5626 §4.4.1: the socket layer answers, the endpoint never sees it.
+    fn pong(&mut self, shard: usize, flow: FlowId) {
+        let Some(server) = &self.server else { return };
+        if let Some(Way::Link { link, .. }) = server.shards[shard].ways.get(&flow) {
+            let link = *link;
+            self.write(link, Owner::Shard { shard, flow }, b"\r\n");
         }
     }
 
@@ -365,25 +390,25 @@ impl World {
         self.log.line(self.schedule.now, format_args!("link {link}: {owner:?} sees {error:?}"));
         match owner {
             Owner::Peer { peer, conn } => self.with_peer(peer, |peer, ctx| peer.on_down(ctx, conn)),
-            Owner::Shard { shard, flow } => self.flow_failed(shard, flow, error, None),
+            Owner::Shard { shard, flow } => self.flow_failed(shard, flow, error),
             Owner::Nobody => {}
         }
     }
 
-    /// A flow of a shard is gone; all that stand in for it are too, except the one that closed it.
-    fn flow_failed(&mut self, shard: usize, flow: FlowId, error: FlowError, except: Option<usize>) {
-        self.forget_flow(shard, flow, error, except);
+    /// A flow of a shard is gone; all that stand in for it are too.
+    fn flow_failed(&mut self, shard: usize, flow: FlowId, error: FlowError) {
+        self.forget_flow(shard, flow, error);
         let now = self.schedule.now;
         self.oracle.on_flow_failed(&mut self.truth, now, shard, flow);
         self.input(shard, Input::FlowFailed { flow, error });
     }
 
-    fn forget_flow(&mut self, shard: usize, flow: FlowId, error: FlowError, except: Option<usize>) {
+    fn forget_flow(&mut self, shard: usize, flow: FlowId, error: FlowError) {
         let Some(server) = &mut self.server else { return };
         server.shards[shard].ways.remove(&flow);
         server.shards[shard].streams.remove(&flow);
         for other in 0..server.shards.len() {
-            if other != shard && Some(other) != except {
+            if other != shard {
                 self.send_mesh(shard, other, Mesh::Down { origin: shard, flow, error });
             }
         }
@@ -405,12 +430,13 @@ impl World {
             Mesh::Message { origin, flow, peer, local, bytes } => {
                 let here = &mut server.shards[shard];
                 let stand_in = match here.stand_ins.get(&(origin, flow)) {
-                    Some(stand_in) => *stand_in,
+                    Some(Some(stand_in)) => *stand_in,
+                    Some(None) => return,
                     None => {
                         let Some(new) = here.endpoint.accept(now, NewFlow { peer, local }) else {
                             return;
                         };
-                        here.stand_ins.insert((origin, flow), new);
+                        here.stand_ins.insert((origin, flow), Some(new));
                         here.ways.insert(new, Way::StandIn { shard: origin, flow });
                         self.oracle.on_accept(shard, new, peer);
                         new
@@ -426,17 +452,17 @@ impl World {
             }
             Mesh::Down { origin, flow, error } => {
                 let here = &mut server.shards[shard];
-                let Some(stand_in) = here.stand_ins.remove(&(origin, flow)) else { return };
+                let Some(Some(stand_in)) = here.stand_ins.remove(&(origin, flow)) else { return };
                 here.ways.remove(&stand_in);
                 let now = self.schedule.now;
                 self.oracle.on_flow_failed(&mut self.truth, now, shard, stand_in);
                 self.input(shard, Input::FlowFailed { flow: stand_in, error });
             }
-            Mesh::Close { flow, by } => {
+            Mesh::Close { flow } => {
                 if let Some(Way::Link { link, end }) = server.shards[shard].ways.get(&flow).copied()
                 {
                     self.net.close(&mut self.schedule, link, end);
-                    self.flow_failed(shard, flow, FlowError::Local, Some(by));
+                    self.flow_failed(shard, flow, FlowError::Local);
                 }
             }
         }
@@ -523,12 +549,12 @@ impl World {
                 match server.shards[shard].ways.get(&flow).copied() {
                     Some(Way::Link { link, end }) => {
                         self.net.close(&mut self.schedule, link, end);
-                        self.forget_flow(shard, flow, FlowError::Local, None);
+                        self.forget_flow(shard, flow, FlowError::Local);
                     }
                     Some(Way::StandIn { shard: origin, flow: origin_flow }) => {
                         server.shards[shard].ways.remove(&flow);
-                        server.shards[shard].stand_ins.remove(&(origin, origin_flow));
-                        let mesh = Mesh::Close { flow: origin_flow, by: shard };
+                        server.shards[shard].stand_ins.insert((origin, origin_flow), None);
+                        let mesh = Mesh::Close { flow: origin_flow };
                         self.send_mesh(shard, origin, mesh);
                     }
                     None => {}
