@@ -390,10 +390,14 @@ fn on_stray_answer(stack: &mut Stack, id: ClientId, flow: FlowId, response: View
     let ack = write_one(stack, b"ACK", cseq);
     stack.acknowledge(id, flow, Rc::from(ack));
     if invite.to().is_some_and(|to| to.tag.is_none()) {
-        let bye = write_one(stack, b"BYE", cseq + 1);
+        let bye = write_one(stack, b"BYE", cseq + STRAY_BYE_STEP);
         stack.out.send(flow, &bye);
     }
 }
+
+/// How far the CSeq of such a BYE is beyond the INVITE's: requests of the early dialog, which is
+/// forgotten, came in between.
+const STRAY_BYE_STEP: u32 = 1 << 16;
 
 fn ack_tag(ack: &[u8]) -> Option<Vec<u8>> {
     let mut head = Head::new();
