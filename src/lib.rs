@@ -19,3 +19,6 @@ pub mod options;
 pub mod time;
 
 pub mod sip;
+
+#[cfg(feature = "server")]
+pub mod control;
