@@ -140,7 +140,7 @@ pub(crate) fn build(seed: u64, keep: Keep) -> World {
 
 /// Peers also answer a re-INVITE with what RFC 3261 or a proxy lets them, and the server must wait:
 /// 503 with Error-Info or Retry-After, 500 and 491 to a repeated attempt (`recovery` F3, F4, §4.7).
-pub(crate) const ANSWERS_THAT_START_A_WAIT: bool = false;
+pub(crate) const ANSWERS_THAT_START_A_WAIT: bool = true;
 
 fn draw_traits(rng: &mut Rng) -> Traits {
     let busy_status = *rng.pick(&[0, 0, 0, 500, 491]);
@@ -283,8 +283,11 @@ fn hang_up(world: &mut World, rng: &mut Rng) {
             let peer = if side == Side::Caller { state.caller } else { state.callee };
             let Some(leg) = state.legs[side as usize] else { continue };
             if world.peers[peer].legs[leg].state == LegState::Confirmed {
-                if !world.director.faults {
-                    world.truth.cover("ghost leg");
+                if !up {
+                    world.truth.cover("leg left over");
+                    if !world.director.faults {
+                        world.fail(format!("call {call}: {side:?} still up, without any fault"));
+                    }
                 }
                 world.with_peer(peer, |peer, ctx| peer.send_in_dialog(ctx, leg, "BYE"));
             }
