@@ -514,8 +514,9 @@ impl Peer {
                 if ctx.truth.is_up(call) {
                     ctx.fail(format!("{}: 481 to {method} in call {call} that is up", self.name));
                 }
-                if self.legs[leg].state != LegState::Ended {
-                    self.end_leg(ctx, leg, None);
+                if self.legs[leg].state == LegState::Confirmed {
+                    // RFC 3261 §12.2.1.2: to terminate the dialog is to send a BYE.
+                    self.send_in_dialog(ctx, leg, "BYE");
                 }
             }
             Some(Outcome::Final(..) | Outcome::TimedOut) | None => {}
