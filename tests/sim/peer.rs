@@ -47,6 +47,8 @@ pub(crate) enum PeerTimer {
     Repeat2xx { served: usize, interval: u64 },
     /// Send the reliable provisional response again unless PRACK came.
     RepeatReliable { served: usize, interval: u64 },
+    /// Timer F of a request.
+    TimedOut { client: usize },
     /// Report on a REFER.
     Notify { leg: usize },
     /// Try a re-INVITE again after 491 or 500.
@@ -149,6 +151,8 @@ pub(crate) struct Leg {
     pub(crate) call: usize,
     pub(crate) side: Side,
     pub(crate) state: LegState,
+    /// The first 2xx was acknowledged.
+    pub(crate) ready: bool,
     pub(crate) call_id: String,
     pub(crate) local: String,
     pub(crate) local_tag: String,
@@ -283,8 +287,9 @@ impl Peer {
             PeerTimer::RepeatReliable { served, interval } => {
                 self.repeat_reliable(ctx, served, interval);
             }
+            PeerTimer::TimedOut { client } => self.on_timer_f(ctx, client),
             PeerTimer::Notify { leg } => {
-                if self.legs[leg].state == LegState::Confirmed {
+                if self.is_ready(leg) {
                     self.send_in_dialog(ctx, leg, "NOTIFY");
                 }
             }
@@ -347,6 +352,11 @@ impl Peer {
             }
             Err(_) => ctx.fail(format!("Via sent-by {sent_by:?} is no address")),
         }
+    }
+
+    /// The leg may send requests: confirmed, and its first 2xx acknowledged (RFC 3261 §15).
+    pub(crate) fn is_ready(&self, leg: usize) -> bool {
+        self.legs[leg].state == LegState::Confirmed && self.legs[leg].ready
     }
 
     /// The call is over for this leg.

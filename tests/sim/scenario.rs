@@ -138,10 +138,17 @@ pub(crate) fn build(seed: u64, keep: Keep) -> World {
     world
 }
 
+/// Peers also answer a re-INVITE with what RFC 3261 or a proxy lets them, and the server must wait:
+/// 503 with Error-Info or Retry-After, 500 and 491 to a repeated attempt (`recovery` F3, F4, §4.7).
+pub(crate) const ANSWERS_THAT_START_A_WAIT: bool = true;
+
 fn draw_traits(rng: &mut Rng) -> Traits {
+    let busy_status = *rng.pick(&[0, 0, 0, 500, 491]);
+    let transport_errors = *rng.pick(&[0, 0, 0, 100]);
+    let answers = u64::from(ANSWERS_THAT_START_A_WAIT);
     Traits {
         responds_on_new_flow: rng.chance(700),
-        busy_status: *rng.pick(&[0, 0, 0, 500, 491]),
+        busy_status: busy_status * answers as u16,
         reliable: rng.chance(300),
         record_routes: *rng.pick(&[0, 0, 1, 2]),
         vias: *rng.pick(&[1, 1, 2, 3]),
@@ -157,7 +164,7 @@ fn draw_traits(rng: &mut Rng) -> Traits {
         ring_max: *rng.pick(&[1, SEC, 8 * SEC]),
         refuses: *rng.pick(&[0, 0, 100]),
         rejects: *rng.pick(&[0, 0, 150]),
-        transport_errors: *rng.pick(&[0, 0, 0, 100]),
+        transport_errors: transport_errors * answers,
         extras_max: *rng.pick(&[0, 2, 6]),
         delayed_offers: *rng.pick(&[0, 0, 300]),
     }
@@ -276,8 +283,11 @@ fn hang_up(world: &mut World, rng: &mut Rng) {
             let peer = if side == Side::Caller { state.caller } else { state.callee };
             let Some(leg) = state.legs[side as usize] else { continue };
             if world.peers[peer].legs[leg].state == LegState::Confirmed {
-                if !world.director.faults {
-                    world.truth.cover("ghost leg");
+                if !up {
+                    world.truth.cover("leg left over");
+                    if !world.director.faults {
+                        world.fail(format!("call {call}: {side:?} still up, without any fault"));
+                    }
                 }
                 world.with_peer(peer, |peer, ctx| peer.send_in_dialog(ctx, leg, "BYE"));
             }
@@ -369,7 +379,7 @@ fn on_act(world: &mut World, call: usize) {
     for (peer, leg) in [ends[side as usize], ends[side.other() as usize]] {
         let Some(leg) = leg else { continue };
         let open = world.peers[peer].legs[leg].invite_out.is_some();
-        let confirmed = world.peers[peer].legs[leg].state == LegState::Confirmed;
+        let confirmed = world.peers[peer].is_ready(leg);
         if open && roll < cancels {
             world.with_peer(peer, |peer, ctx| peer.cancel(ctx, leg));
         } else if confirmed && roll < byes {

@@ -80,6 +80,8 @@ pub(crate) enum Outcome {
     Final(u16, bool),
     /// The flow was lost first.
     FlowLost,
+    /// Nothing came in 64·T1.
+    TimedOut,
 }
 
 /// A response that a peer sent to a request of another peer.

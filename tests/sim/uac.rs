@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 
 use crate::message::{self, Msg};
-use crate::peer::{Ctx, Leg, LegState, MS, Peer, PeerTimer, SEC};
+use crate::peer::{Ctx, Leg, LegState, MS, Peer, PeerTimer, SEC, T1};
 use crate::truth::{Ended, Outcome, SentRequest, Side, draw_extras, draw_sdp};
 
 /// A client transaction.
@@ -34,6 +34,7 @@ impl Peer {
             call,
             side: Side::Caller,
             state: LegState::Early,
+            ready: false,
             call_id: call_id.clone(),
             local: format!("\"{}\" <sip:{}@sim.example>", self.name, self.name),
             local_tag,
@@ -74,7 +75,7 @@ impl Peer {
     /// Sends a re-INVITE unless one is open in the dialog.
     pub(crate) fn reinvite(&mut self, ctx: &mut Ctx<'_>, leg: usize) {
         let l = &self.legs[leg];
-        if l.state == LegState::Confirmed
+        if self.is_ready(leg)
             && l.invite_out.is_none()
             && l.invite_in.is_none()
             && l.unacked.is_none()
@@ -222,6 +223,8 @@ impl Peer {
         let index = self.clients.len() - 1;
         if method == "INVITE" {
             self.legs[leg].invite_out = Some(index);
+        } else {
+            ctx.after(64 * T1, PeerTimer::TimedOut { client: index });
         }
         if method == "BYE" {
             self.end_leg(ctx, leg, Some(Ended::Bye(side)));
@@ -229,6 +232,20 @@ impl Peer {
         ctx.log.line(ctx.now, format_args!("{} sends {msg} (#{id})", self.name));
         self.send(ctx, conn, msg.spelled(self.traits.spelling));
         index
+    }
+
+    /// RFC 3261 §17.1.2.2: nobody answered.
+    pub(crate) fn on_timer_f(&mut self, ctx: &mut Ctx<'_>, index: usize) {
+        let client = &mut self.clients[index];
+        if client.outcome.is_some() {
+            return;
+        }
+        client.outcome = Some(Outcome::TimedOut);
+        if ctx.truth.healed_at.is_some_and(|at| at + SEC < client.sent_at) {
+            ctx.fail(format!("{}: no answer to {}", self.name, client.request));
+        }
+        ctx.truth.cover("request timed out");
+        self.on_outcome(ctx, index);
     }
 
     /// The flow that the next request of a leg goes over.
@@ -404,6 +421,7 @@ impl Peer {
             }
             if initial && l.state == LegState::Early {
                 l.state = LegState::Confirmed;
+                l.ready = true;
                 ctx.truth.calls[l.call].established = true;
                 ctx.truth.cover("call established");
             }
@@ -496,11 +514,12 @@ impl Peer {
                 if ctx.truth.is_up(call) {
                     ctx.fail(format!("{}: 481 to {method} in call {call} that is up", self.name));
                 }
-                if self.legs[leg].state != LegState::Ended {
-                    self.end_leg(ctx, leg, None);
+                if self.legs[leg].state == LegState::Confirmed {
+                    // RFC 3261 §12.2.1.2: to terminate the dialog is to send a BYE.
+                    self.send_in_dialog(ctx, leg, "BYE");
                 }
             }
-            Some(Outcome::Final(..)) | None => {}
+            Some(Outcome::Final(..) | Outcome::TimedOut) | None => {}
         }
     }
 }
