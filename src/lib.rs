@@ -19,3 +19,8 @@ pub mod options;
 pub mod time;
 
 pub mod sip;
+
+#[cfg(feature = "server")]
+pub mod net;
+#[cfg(feature = "server")]
+pub mod shard;

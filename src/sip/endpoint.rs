@@ -1,43 +1,191 @@
 //! The endpoint of a shard: one input in, actions out.
+//!
+//! ```text
+//!  Message ─► head, view ─┬─ response ─► transaction ─► agent
+//!                         └─ request ──────────────────► agent
+//!  FlowFailed ─► every transaction that waits on the flow ─► agent
+//!  Timeout ────► the wheel's due timers, a bounded number ─► transaction, agent
+//! ```
 
 use std::sync::Arc;
 
-use super::actions::{Actions, Input, NewFlow, Stats};
-use crate::key::{FlowId, ShardId, Slab};
+use super::actions::{Actions, FlowError, Input, NewFlow, Stats};
+use super::agent::Agent;
+use super::message::{Head, HeadError, Method, Name, View, write};
+use super::timer::Timer;
+use super::transaction::{Stack, Told};
+use crate::key::{FlowId, ShardId, TimerKey};
 use crate::options::Options;
 use crate::time::Instant;
 
+/// Timers that one [`Input::Timeout`] serves; what is still due makes
+/// [`Endpoint::next_timeout`] lie in the past, so that sockets are served in between.
+pub const TIMERS_PER_TURN: usize = 256;
+
 /// The protocol of one shard.
 pub struct Endpoint {
-    flows: Slab<FlowId, NewFlow>,
+    stack: Stack,
+    agent: Agent,
+    head: Head,
+    drain: Option<TimerKey>,
 }
 
 impl Endpoint {
     /// An endpoint without flows or calls. `seed` starts its one generator of tags and branches.
-    pub fn new(_shard: ShardId, _seed: [u8; 32], _options: Arc<Options>) -> Self {
-        Self { flows: Slab::new() }
+    pub fn new(shard: ShardId, seed: [u8; 32], options: Arc<Options>) -> Self {
+        let stack = Stack::new(shard, seed, options);
+        Self { stack, agent: Agent::default(), head: Head::new(), drain: None }
     }
 
     /// Takes a flow that a peer opened. `None` when `flows_max` are open: close it.
     pub fn accept(&mut self, _now: Instant, flow: NewFlow) -> Option<FlowId> {
-        Some(self.flows.insert(flow))
+        let full = self.stack.flows.len() >= self.stack.options.limits.flows_max as usize;
+        (!full).then(|| self.stack.flows.accept(flow.peer))
     }
 
     /// Reacts to `input` at `now`, which never runs backwards, and appends to `out`.
-    pub fn handle(&mut self, _now: Instant, _input: Input<'_>, _out: &mut Actions) {}
+    pub fn handle(&mut self, now: Instant, input: Input<'_>, out: &mut Actions) {
+        self.stack.now = now;
+        self.stack.wheel.advance(now);
+        std::mem::swap(&mut self.stack.out, out);
+        match input {
+            Input::Message { flow, bytes } => self.on_message(flow, bytes),
+            Input::Unframed { flow, bytes, error: _ } => self.on_unframed(flow, bytes),
+            Input::FlowOpened { flow } => self.stack.flows.opened(flow),
+            Input::FlowFailed { flow, error } => self.on_flow_failed(flow, error),
+            Input::Options(options) => self.stack.options = options,
+            Input::Drain { deadline } => self.on_drain(deadline),
+            Input::Timeout => self.on_timeout(now),
+        }
+        std::mem::swap(&mut self.stack.out, out);
+    }
 
     /// When to call [`handle`](Self::handle) with [`Input::Timeout`]; `None`: nothing is due, ever.
     pub fn next_timeout(&self) -> Option<Instant> {
-        None
+        self.stack.wheel.next_expiry()
     }
 
     /// What there is and what was counted.
     pub fn stats(&self) -> Stats {
-        Stats::default()
+        Stats { calls: self.agent.len(), ..self.stack.stats() }
     }
 
-    /// True when a drain was asked for and no call and no transaction is left.
+    /// True when a drain was asked for, no call is left, and no request of ours is unanswered.
     pub fn is_drained(&self) -> bool {
-        false
+        self.agent.is_drained() && self.stack.is_quiet()
     }
+
+    fn on_message(&mut self, flow: FlowId, bytes: &[u8]) {
+        self.stack.counted.messages += 1;
+        let mut head = std::mem::take(&mut self.head);
+        match head.read(bytes) {
+            Ok(()) => {
+                let view = View::new(bytes, &head);
+                match view.check() {
+                    Ok(()) if view.is_request() => {
+                        self.agent.on_request(&mut self.stack, flow, view, bytes);
+                    }
+                    Ok(()) => self.on_response(flow, view),
+                    Err(error) => self.on_bad_message(flow, view, error),
+                }
+            }
+            Err(error) => {
+                let view = View::new(bytes, &head);
+                self.on_bad_message(flow, view, error);
+            }
+        }
+        self.head = head;
+    }
+
+    fn on_response(&mut self, flow: FlowId, response: View<'_>) {
+        if let Some(told) = self.stack.on_response(flow, response) {
+            self.agent.on_told(&mut self.stack, told, Some((flow, response)));
+        }
+    }
+
+    /// 400 where a response can be formed, else the flow is closed. A response or an ACK that is
+    /// malformed is never answered (RFC 3261 §8.1.3.1, §17.1.1.3).
+    fn on_bad_message(&mut self, flow: FlowId, message: View<'_>, error: HeadError) {
+        self.stack.counted.messages_bad += 1;
+        if message.is_request() && message.method() == Method::Ack {
+            return;
+        }
+        if !message.is_request() && message.status() != 0 {
+            return;
+        }
+        if !self.answer_bad(flow, message, error.status()) {
+            self.close(flow);
+        }
+    }
+
+    /// The stream cannot be followed any further: 400 if the head says to whom, and the end.
+    fn on_unframed(&mut self, flow: FlowId, bytes: &[u8]) {
+        self.stack.counted.messages_bad += 1;
+        let mut head = std::mem::take(&mut self.head);
+        let status = head.read(bytes).map_or_else(|error| error.status(), |()| 400);
+        self.answer_bad(flow, View::new(bytes, &head), status);
+        self.head = head;
+        self.close(flow);
+    }
+
+    fn answer_bad(&mut self, flow: FlowId, message: View<'_>, status: u16) -> bool {
+        let can_answer = is_answerable(message);
+        if can_answer {
+            self.stack.respond_once(flow, message, status, |out| write::body(out, b""));
+        }
+        can_answer
+    }
+
+    fn close(&mut self, flow: FlowId) {
+        let told = self.stack.close(flow);
+        self.tell(&told);
+    }
+
+    fn on_flow_failed(&mut self, flow: FlowId, _error: FlowError) {
+        let told = self.stack.flow_failed(flow);
+        self.tell(&told);
+    }
+
+    fn tell(&mut self, told: &[Told]) {
+        for &told in told {
+            self.agent.on_told(&mut self.stack, told, None);
+        }
+    }
+
+    fn on_drain(&mut self, deadline: Instant) {
+        self.agent.drain();
+        if let Some(old) = self.drain.replace(self.stack.wheel.schedule(deadline, Timer::Drain)) {
+            self.stack.wheel.cancel(old);
+        }
+    }
+
+    fn on_timeout(&mut self, now: Instant) {
+        for _ in 0..TIMERS_PER_TURN {
+            let Some(timer) = self.stack.wheel.pop_due(now) else { return };
+            match timer {
+                Timer::B(id) | Timer::F(id) => {
+                    let told = self.stack.on_client_timeout(id);
+                    self.tell(told.as_slice());
+                }
+                Timer::Cancelled(id) => {
+                    let told = self.stack.on_cancelled(id);
+                    self.tell(told.as_slice());
+                }
+                Timer::C(id) => self.stack.on_timer_c(id),
+                Timer::M(id) | Timer::Orphan(id) => self.stack.on_client_over(id),
+                Timer::H(id) | Timer::L(id) => self.stack.on_server_over(id),
+                Timer::Retry(_) | Timer::Answer(_) | Timer::Drain => {
+                    self.agent.on_timer(&mut self.stack, timer);
+                }
+            }
+        }
+    }
+}
+
+/// True when a response can be formed: what it must copy is there (RFC 3261 §8.2.6.2).
+fn is_answerable(message: View<'_>) -> bool {
+    let copied = [Name::From, Name::To, Name::CallId, Name::CSeq];
+    message.is_request()
+        && message.via().is_some()
+        && copied.iter().all(|&name| message.first(name).is_some())
 }

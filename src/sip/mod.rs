@@ -4,11 +4,18 @@
 //! and a time and appends actions. `tests/sim` runs it in a simulated world, `shard` on sockets.
 
 mod actions;
+mod agent;
+mod dialog;
 mod endpoint;
+mod flow;
 pub mod message;
+pub mod recovery;
+mod session;
+mod timer;
 mod token;
+pub mod transaction;
 pub mod wheel;
 
 pub use actions::{Action, Actions, CloseReason, FlowError, Input, NewFlow, Stats};
-pub use endpoint::Endpoint;
+pub use endpoint::{Endpoint, TIMERS_PER_TURN};
 pub use token::Token;

@@ -1,8 +1,339 @@
-//! Splits a byte stream into SIP messages.
+//! Splits a byte stream into SIP messages by `Content-Length` (RFC 3261 §18.3).
+//!
+//! ```text
+//!            CRLF CRLF: Ping
+//!           ┌───────────────┐
+//!           ▼               │
+//!        between ──byte──► head ──empty line──► body ──last byte──► Message
+//!           ▲               │ limits, line ends, Content-Length        │
+//!           │               └──────────► Unframed: dead                │
+//!           └──────────────────────────────────────────────────────────┘
+//! ```
+
+use std::fmt;
+use std::mem;
+
+use super::lex::{number, trim};
+use super::lines::{Event, Lines};
+use super::name::{self, Name};
+use super::{
+    BODY_BYTES_MAX, HEAD_BYTES_MAX, HEADER_BYTES_MAX, HEADERS_MAX, MESSAGE_BYTES_MAX,
+    START_LINE_BYTES_MAX,
+};
+
+/// What a stream holds next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Frame<'a> {
+    /// A whole message, start line to the last byte of the body.
+    Message(&'a [u8]),
+    /// CRLFCRLF between messages: the peer wants a CRLF back (RFC 5626 §3.5.1).
+    Ping,
+    /// A message that cannot be told from the next one. Nothing after it is read: answer it if its
+    /// bytes allow, and close the flow.
+    Unframed {
+        /// The message up to the byte that decided; the whole head where Content-Length is wrong.
+        bytes: &'a [u8],
+        /// What is wrong.
+        error: FrameError,
+    },
+}
 
 /// Why a stream cannot be split any further.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FrameError {
-    /// The message is larger than `message_bytes_max`.
-    TooLarge,
+    /// The head exceeds [`HEAD_BYTES_MAX`].
+    HeadTooLarge,
+    /// The start line exceeds [`START_LINE_BYTES_MAX`].
+    StartLineTooLarge,
+    /// A header exceeds [`HEADER_BYTES_MAX`].
+    HeaderTooLarge,
+    /// There are more headers than [`HEADERS_MAX`].
+    TooManyHeaders,
+    /// Content-Length exceeds [`BODY_BYTES_MAX`].
+    BodyTooLarge {
+        /// What it says, at most 2^64 - 1.
+        content_length: u64,
+    },
+    /// Head and body exceed the limit together.
+    MessageTooLarge {
+        /// Bytes of both.
+        bytes: usize,
+        /// The limit.
+        bytes_max: usize,
+    },
+    /// A CR or an LF stands by itself.
+    BareLineEnd,
+    /// There is no Content-Length, which a stream needs (RFC 3261 §20.14).
+    NoContentLength,
+    /// Content-Length is not a number.
+    BadContentLength,
+    /// There are several Content-Length headers, equal or not.
+    ConflictingContentLength,
+}
+
+impl FrameError {
+    /// The status code of the response that tells the peer.
+    pub const fn status(self) -> u16 {
+        match self {
+            Self::StartLineTooLarge => 414,
+            Self::HeadTooLarge
+            | Self::HeaderTooLarge
+            | Self::TooManyHeaders
+            | Self::BodyTooLarge { .. }
+            | Self::MessageTooLarge { .. } => 513,
+            Self::BareLineEnd
+            | Self::NoContentLength
+            | Self::BadContentLength
+            | Self::ConflictingContentLength => 400,
+        }
+    }
+}
+
+impl fmt::Display for FrameError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::HeadTooLarge => {
+                write!(f, "the head is above the limit of {HEAD_BYTES_MAX} bytes")
+            }
+            Self::StartLineTooLarge => {
+                write!(f, "the start line is above the limit of {START_LINE_BYTES_MAX} bytes")
+            }
+            Self::HeaderTooLarge => {
+                write!(f, "a header is above the limit of {HEADER_BYTES_MAX} bytes")
+            }
+            Self::TooManyHeaders => {
+                write!(f, "the number of headers is above the limit of {HEADERS_MAX}")
+            }
+            Self::BodyTooLarge { content_length } => write!(
+                f,
+                "Content-Length {content_length} is above the limit of {BODY_BYTES_MAX} bytes"
+            ),
+            Self::MessageTooLarge { bytes, bytes_max } => {
+                write!(f, "a message of {bytes} bytes is above the limit of {bytes_max} bytes")
+            }
+            Self::BareLineEnd => f.write_str("a CR or LF stands by itself, lines end with CRLF"),
+            Self::NoContentLength => f.write_str("Content-Length is missing"),
+            Self::BadContentLength => f.write_str("Content-Length is not a number"),
+            Self::ConflictingContentLength => f.write_str("Content-Length is there more than once"),
+        }
+    }
+}
+
+impl std::error::Error for FrameError {}
+
+/// Splits the stream of one flow into messages.
+///
+/// Holds nothing but a message that is not whole yet, at most `message_bytes_max` and one read
+/// step; between messages it owns no memory.
+#[derive(Debug)]
+pub struct Framer {
+    message_bytes_max: usize,
+    state: State,
+    /// The message so far, when it did not come in one piece.
+    held: Vec<u8>,
+    scan: Scan,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    /// Between messages, after this many bytes of CRLFCRLF.
+    Between(u8),
+    /// In a message.
+    Message,
+    /// After an error.
+    Dead,
+}
+
+/// Bytes that are added to a held head at a time: the rest of the input stays where it is, so
+/// that whole messages behind the held one are not copied.
+const HOLD_STEP: usize = 1024;
+
+/// Bytes that are set aside for what a Content-Length promises; the rest must come first.
+const RESERVE_MAX: usize = 4096;
+
+impl Framer {
+    /// A framer at the beginning of a stream. Messages larger than `message_bytes_max`, or than
+    /// [`MESSAGE_BYTES_MAX`], are refused.
+    pub fn new(message_bytes_max: usize) -> Self {
+        Self {
+            message_bytes_max: message_bytes_max.min(MESSAGE_BYTES_MAX),
+            state: State::Between(0),
+            held: Vec::new(),
+            scan: Scan::default(),
+        }
+    }
+
+    /// Feeds bytes just read; calls `each` for every whole frame, in order.
+    ///
+    /// A message that lies in `input` as a whole is borrowed from there. The frames are the same
+    /// however the stream is cut into inputs. After [`Frame::Unframed`] nothing more comes, now or
+    /// later. A CRLF that is not half of a ping is skipped: a pong, or a stray one (RFC 3261 §7.5).
+    pub fn feed(&mut self, mut input: &[u8], mut each: impl FnMut(Frame<'_>)) {
+        while let Some(&first) = input.first() {
+            match self.state {
+                State::Dead => return,
+                State::Between(seen) => match (first, seen) {
+                    (b'\r', 0 | 2) => {
+                        self.state = State::Between(seen + 1);
+                        input = &input[1..];
+                    }
+                    (b'\n', 1) => {
+                        self.state = State::Between(2);
+                        input = &input[1..];
+                    }
+                    (b'\n', 3) => {
+                        self.state = State::Between(0);
+                        input = &input[1..];
+                        each(Frame::Ping);
+                    }
+                    (b'\n', _) => self.refuse(b"\n", FrameError::BareLineEnd, &mut each),
+                    (_, 1 | 3) => self.refuse(b"\r", FrameError::BareLineEnd, &mut each),
+                    _ => self.state = State::Message,
+                },
+                State::Message if self.held.is_empty() => {
+                    input = self.feed_borrowed(input, &mut each);
+                }
+                State::Message => input = self.feed_held(input, &mut each),
+            }
+        }
+    }
+
+    /// True when a message has begun and is not whole: the time for it runs.
+    pub fn is_partial(&self) -> bool {
+        self.state == State::Message
+    }
+
+    /// `input` begins with a message. Returns what follows it.
+    fn feed_borrowed<'a>(&mut self, input: &'a [u8], each: &mut impl FnMut(Frame<'_>)) -> &'a [u8] {
+        match self.scan.advance(input, self.message_bytes_max) {
+            Step::Whole { len } => {
+                if let Some((message, rest)) = input.split_at_checked(len) {
+                    self.begin_again();
+                    each(Frame::Message(message));
+                    return rest;
+                }
+                self.held.reserve_exact(len.min(input.len() + RESERVE_MAX));
+                self.held.extend_from_slice(input);
+            }
+            Step::More => self.held.extend_from_slice(input),
+            Step::Refused { error, cut } => {
+                self.refuse(input.get(..cut).unwrap_or(input), error, each);
+            }
+        }
+        &[]
+    }
+
+    /// `input` goes on with the held message. Returns what follows it.
+    fn feed_held<'a>(&mut self, input: &'a [u8], each: &mut impl FnMut(Frame<'_>)) -> &'a [u8] {
+        let wanted = match self.scan.whole {
+            Some(len) => len.saturating_sub(self.held.len()),
+            None => HOLD_STEP,
+        };
+        let (taken, rest) = input.split_at(wanted.min(input.len()));
+        let held_before = self.held.len();
+        self.held.extend_from_slice(taken);
+        match self.scan.advance(&self.held, self.message_bytes_max) {
+            Step::Whole { len } if len <= self.held.len() => {
+                let held = mem::take(&mut self.held);
+                self.begin_again();
+                each(Frame::Message(&held[..len]));
+                input.get(len.saturating_sub(held_before)..).unwrap_or_default()
+            }
+            Step::Whole { len } => {
+                self.held.reserve_exact((len - self.held.len()).min(RESERVE_MAX));
+                rest
+            }
+            Step::More => rest,
+            Step::Refused { error, cut } => {
+                let held = mem::take(&mut self.held);
+                self.refuse(held.get(..cut).unwrap_or(&held), error, each);
+                &[]
+            }
+        }
+    }
+
+    fn begin_again(&mut self) {
+        self.state = State::Between(0);
+        self.scan = Scan::default();
+    }
+
+    fn refuse(&mut self, bytes: &[u8], error: FrameError, each: &mut impl FnMut(Frame<'_>)) {
+        self.state = State::Dead;
+        each(Frame::Unframed { bytes, error });
+    }
+}
+
+/// How far a message has been looked at.
+#[derive(Debug, Default)]
+struct Scan {
+    lines: Lines,
+    content_length: Option<Result<usize, FrameError>>,
+    /// Bytes of the message, once its head is whole.
+    whole: Option<usize>,
+}
+
+enum Step {
+    More,
+    Whole { len: usize },
+    Refused { error: FrameError, cut: usize },
+}
+
+impl Scan {
+    /// Looks at what is new in `bytes`, the message so far.
+    fn advance(&mut self, bytes: &[u8], bytes_max: usize) -> Step {
+        if let Some(len) = self.whole {
+            return Step::Whole { len };
+        }
+        loop {
+            match self.lines.next(bytes) {
+                Event::More => return Step::More,
+                Event::Line { start, end } => {
+                    if start > 0 && matches!(bytes[start], b'C' | b'c' | b'L' | b'l') {
+                        self.note(&bytes[start..end]);
+                    }
+                }
+                Event::End { head } => {
+                    let len = match self.content_length {
+                        None => Err(FrameError::NoContentLength),
+                        Some(Err(error)) => Err(error),
+                        Some(Ok(body)) if head + body > bytes_max => {
+                            Err(FrameError::MessageTooLarge { bytes: head + body, bytes_max })
+                        }
+                        Some(Ok(body)) => Ok(head + body),
+                    };
+                    return match len {
+                        Ok(len) => {
+                            self.whole = Some(len);
+                            Step::Whole { len }
+                        }
+                        Err(error) => Step::Refused { error, cut: head },
+                    };
+                }
+                Event::Refused { error, cut } => return Step::Refused { error, cut },
+            }
+        }
+    }
+
+    /// Notes a Content-Length.
+    fn note(&mut self, line: &[u8]) {
+        let Some((Name::ContentLength, _, value)) = name::read(line, line.len()) else {
+            return;
+        };
+        self.content_length = Some(match self.content_length {
+            None => content_length(trim(&line[value..])),
+            Some(_) => Err(FrameError::ConflictingContentLength),
+        });
+    }
+}
+
+/// Reads the value of a Content-Length.
+pub(super) fn content_length(value: &[u8]) -> Result<usize, FrameError> {
+    if value.is_empty() || !value.iter().all(u8::is_ascii_digit) {
+        return Err(FrameError::BadContentLength);
+    }
+    let content_length = number(value).unwrap_or(u64::MAX);
+    match usize::try_from(content_length) {
+        Ok(length) if length <= BODY_BYTES_MAX => Ok(length),
+        Ok(_) | Err(_) => Err(FrameError::BodyTooLarge { content_length }),
+    }
 }

@@ -1,0 +1,234 @@
+//! One flow as its shard sees it: a state, an outbox, and the waker of the task that owns the
+//! stream.
+//!
+//! ```text
+//!             opened               close
+//! Connecting ────────► Open ─────────────────► Closing ──► (written, or CLOSE_TIMEOUT)
+//!      │                 │ outbox full, deadline
+//!      └────────┬────────┘
+//!               ▼
+//!            Failed(error) ──► the task says so once, then shuts the socket down
+//! ```
+
+use std::cell::{Cell, RefCell};
+use std::net::SocketAddr;
+use std::task::{Context, Poll, Waker};
+
+use super::{CLOSE_TIMEOUT, Net, OUTBOX_BYTES_TOTAL_MAX, TaskKey};
+use crate::key::{FlowId, Key, ShardId};
+use crate::sip::{FlowError, NewFlow};
+use crate::time::Instant;
+
+/// Where a flow is in its life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum State {
+    /// The connection is being opened; what is sent waits.
+    Connecting,
+    /// Read and written.
+    Open,
+    /// The endpoint closed it: the outbox is written, what is read is thrown away.
+    Closing,
+    /// The task has yet to say so.
+    Failed(FlowError),
+    /// Closed, and the patience is over.
+    Abandoned,
+}
+
+/// A TCP connection, shared by the task that owns its stream and the shard that queues bytes.
+pub(crate) struct Flow {
+    /// The endpoint's name for it.
+    pub(crate) id: FlowId,
+    /// The two ends. Ours is known when the connection is open.
+    pub(crate) ends: Cell<NewFlow>,
+    /// The shards that were handed a message read here: they are told when the flow is gone.
+    pub(crate) told: RefCell<Vec<ShardId>>,
+    pub(super) key: Cell<TaskKey>,
+    pub(super) state: Cell<State>,
+    /// When it must have made progress.
+    pub(super) deadline: Cell<Option<Instant>>,
+    /// When that is looked at.
+    pub(super) checked: Cell<Option<Instant>>,
+    outbox: RefCell<Outbox>,
+    waker: RefCell<Option<Waker>>,
+    /// True while the task is sure to look at the outbox: it runs, is scheduled, or waits for the
+    /// socket to take more.
+    busy: Cell<bool>,
+    /// True while a gate holds the flow, so that it is held once.
+    pub(crate) gated: Cell<bool>,
+}
+
+/// Bytes to write, of which the first `written` have been.
+#[derive(Default)]
+struct Outbox {
+    bytes: Vec<u8>,
+    written: usize,
+}
+
+impl Flow {
+    pub(super) fn new(id: FlowId, ends: NewFlow, state: State) -> Self {
+        Self {
+            id,
+            ends: Cell::new(ends),
+            told: RefCell::default(),
+            key: Cell::new(TaskKey(Key { index: u32::MAX, generation: 0 })),
+            state: Cell::new(state),
+            deadline: Cell::new(None),
+            checked: Cell::new(None),
+            outbox: RefCell::default(),
+            waker: RefCell::new(None),
+            busy: Cell::new(true),
+            gated: Cell::new(false),
+        }
+    }
+
+    /// The peer's end.
+    pub(crate) fn peer(&self) -> SocketAddr {
+        self.ends.get().peer
+    }
+
+    /// Queues one message. More than `outbox_bytes_max` queued for a peer that does not read, or
+    /// [`OUTBOX_BYTES_TOTAL_MAX`] for all of the shard: the flow fails.
+    pub(crate) fn send(&self, net: &Net, bytes: &[u8]) {
+        match self.state.get() {
+            State::Connecting | State::Open => {}
+            State::Closing | State::Failed(_) | State::Abandoned => return,
+        }
+        let mut outbox = self.outbox.borrow_mut();
+        let flow_bytes = outbox.bytes.len() - outbox.written + bytes.len();
+        let shard_bytes = net.queued.get() + bytes.len();
+        if flow_bytes > net.limits.borrow().outbox_bytes_max || shard_bytes > OUTBOX_BYTES_TOTAL_MAX
+        {
+            drop(outbox);
+            self.fail(FlowError::OutboxFull);
+            return;
+        }
+        if outbox.bytes.capacity() == 0 {
+            outbox.bytes = net.pool.borrow_mut().take();
+        }
+        outbox.compact();
+        outbox.bytes.extend_from_slice(bytes);
+        net.queued.set(shard_bytes);
+        drop(outbox);
+        if !self.busy.replace(true) {
+            self.wake();
+        }
+    }
+
+    /// Writes what is queued, then closes; nothing read from now on is handed in.
+    pub(crate) fn close(&self, net: &Net, now: Instant) {
+        match self.state.get() {
+            State::Open => {
+                self.state.set(State::Closing);
+                self.deadline.set(Some(now + CLOSE_TIMEOUT));
+                net.watch(self);
+            }
+            // There is nobody to write to.
+            State::Connecting | State::Failed(_) => self.state.set(State::Abandoned),
+            State::Closing | State::Abandoned => {}
+        }
+        self.wake();
+    }
+
+    /// The flow is over; its task says so when it runs.
+    pub(super) fn fail(&self, error: FlowError) {
+        match self.state.get() {
+            State::Connecting | State::Open => self.state.set(State::Failed(error)),
+            State::Closing => self.state.set(State::Abandoned),
+            State::Failed(_) | State::Abandoned => {}
+        }
+        self.wake();
+    }
+
+    /// The deadline has passed.
+    pub(super) fn expire(&self) {
+        self.deadline.set(None);
+        self.fail(FlowError::Timeout);
+    }
+
+    /// Lets the task look at the state again.
+    pub(crate) fn wake(&self) {
+        if let Some(waker) = &*self.waker.borrow() {
+            waker.wake_by_ref();
+        }
+    }
+
+    /// The task runs: it needs no waking for what is queued meanwhile.
+    pub(super) fn running(&self, cx: &Context<'_>) {
+        self.busy.set(true);
+        let mut waker = self.waker.borrow_mut();
+        if waker.as_ref().is_none_or(|waker| !waker.will_wake(cx.waker())) {
+            *waker = Some(cx.waker().clone());
+        }
+    }
+
+    /// The task waits. While the socket takes no more, more to write is no reason to wake it.
+    pub(super) fn waiting(&self) {
+        self.busy.set(!self.outbox.borrow().bytes.is_empty());
+    }
+
+    /// Writes what is queued with `write`, as far as it goes. Ready when all is written.
+    pub(super) fn poll_write<E>(
+        &self,
+        net: &Net,
+        mut write: impl FnMut(&[u8]) -> Poll<Result<usize, E>>,
+    ) -> Poll<Result<(), E>> {
+        let mut outbox = self.outbox.borrow_mut();
+        while outbox.written < outbox.bytes.len() {
+            match write(&outbox.bytes[outbox.written..]) {
+                Poll::Ready(Ok(count)) => {
+                    outbox.written += count;
+                    net.queued.set(net.queued.get().saturating_sub(count));
+                }
+                Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
+                Poll::Pending => return Poll::Pending,
+            }
+        }
+        if outbox.bytes.capacity() > 0 {
+            net.pool.borrow_mut().give(std::mem::take(&mut outbox.bytes));
+            outbox.written = 0;
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// Forgets what is queued.
+    pub(super) fn discard(&self, net: &Net) {
+        let outbox = std::mem::take(&mut *self.outbox.borrow_mut());
+        let left = outbox.bytes.len() - outbox.written;
+        net.queued.set(net.queued.get().saturating_sub(left));
+        self.waker.take();
+    }
+}
+
+impl Outbox {
+    /// Moves what is left to the front once more than half is written: each byte moves once.
+    fn compact(&mut self) {
+        if self.written > self.bytes.len() / 2 {
+            self.bytes.drain(..self.written);
+            self.written = 0;
+        }
+    }
+}
+
+/// Buffers that outboxes borrow while they have something to write: an idle flow holds none.
+#[derive(Default)]
+pub(super) struct Pool {
+    buffers: Vec<Vec<u8>>,
+}
+
+/// Buffers kept for the next outboxes.
+const POOL_BUFFERS_MAX: usize = 256;
+/// Capacity of a buffer that is kept; what is larger is freed.
+const POOL_BUFFER_BYTES_MAX: usize = 128 << 10;
+
+impl Pool {
+    fn take(&mut self) -> Vec<u8> {
+        self.buffers.pop().unwrap_or_default()
+    }
+
+    fn give(&mut self, mut buffer: Vec<u8>) {
+        if buffer.capacity() <= POOL_BUFFER_BYTES_MAX && self.buffers.len() < POOL_BUFFERS_MAX {
+            buffer.clear();
+            self.buffers.push(buffer);
+        }
+    }
+}

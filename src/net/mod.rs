@@ -1,0 +1,185 @@
+//! Sockets on glommio: the only readers and writers.
+//!
+//! ```text
+//! listener ──accept──► flow task ◄──connect── Action::Connect
+//!                        │   ▲
+//!      read, frame, hand in  │ woken once for all that was queued in a turn
+//!                        ▼   │
+//!                     Host (the shard's turn) ──► outbox
+//! ```
+//!
+//! One task owns a stream, reads it, frames it and writes its outbox: there is one place where a
+//! flow dies and says so. Idle flows own no buffer: bytes are read into one buffer of the shard,
+//! framed in the same poll, and what is left of a message is kept by the flow's framer.
+//!
+//! No glommio timer belongs to a flow (a task with 32,768 wakers panics): what may take too long is
+//! entered in [`Deadlines`], and the shard's one timer task calls [`Net::expire`].
+
+#![allow(clippy::disallowed_methods, clippy::disallowed_types)] // Sockets live here.
+
+mod deadlines;
+mod flow;
+mod session;
+mod tally;
+pub(crate) mod tcp;
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use crate::key::{FlowId, Key, Slab};
+use crate::options::Limits;
+use crate::sip::message::FrameError;
+use crate::sip::{FlowError, NewFlow};
+use crate::time::Instant;
+
+use deadlines::Deadlines;
+pub(crate) use flow::Flow;
+use flow::Pool;
+use tally::Tally;
+pub use tally::{NetStats, REASONS};
+
+/// Bytes of one read. A smaller buffer doubles the cost of coalesced traffic (docs/BENCHMARKS.md).
+const READ_BYTES: usize = 64 << 10;
+/// Bytes queued in all outboxes of a shard; a message that would exceed them closes its flow.
+pub const OUTBOX_BYTES_TOTAL_MAX: usize = 1 << 30;
+/// How long a closed flow may take to write what is queued and to see the peer's end.
+pub const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
+/// Flows looked at in one call of [`Net::expire`]: sockets are served between two calls.
+const EXPIRE_MAX: usize = 4096;
+
+/// What flows hand in: the shard.
+pub(crate) trait Host: Sized + 'static {
+    /// The shard's sockets.
+    fn net(&self) -> &Net;
+    /// Reads the clock.
+    fn now(&self) -> Instant;
+    /// A peer opened a flow. `None`: there is no room for it.
+    fn accept(&self, new: NewFlow) -> Option<FlowId>;
+    /// From now on `flow` is what its id names.
+    fn attach(&self, flow: &Rc<Flow>);
+    /// A whole message was read.
+    fn message(self: &Rc<Self>, flow: &Flow, bytes: &[u8]);
+    /// The stream cannot be split any further.
+    fn unframed(self: &Rc<Self>, flow: &Flow, bytes: &[u8], error: FrameError);
+    /// A connection asked for is open.
+    fn opened(self: &Rc<Self>, flow: &Flow);
+    /// The flow is gone, and it was not the endpoint that closed it. Said once.
+    fn failed(self: &Rc<Self>, flow: &Flow, error: FlowError);
+    /// Ready when the flow may read; else it is woken when it may.
+    fn poll_may_read(&self, flow: &Rc<Flow>, cx: &mut Context<'_>) -> Poll<()>;
+    /// A deadline may have become the earliest.
+    fn rearm(&self);
+}
+
+/// Names a flow task of a shard. Differs from [`FlowId`], which the endpoint gives anew while the
+/// task of the old flow still writes its last bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct TaskKey(Key);
+
+impl From<Key> for TaskKey {
+    fn from(key: Key) -> Self {
+        Self(key)
+    }
+}
+
+impl From<TaskKey> for Key {
+    fn from(key: TaskKey) -> Self {
+        key.0
+    }
+}
+
+/// What the flow tasks of a shard share.
+pub(crate) struct Net {
+    limits: RefCell<Limits>,
+    /// Every flow that has a task: connecting, open, or writing its last bytes.
+    flows: RefCell<Slab<TaskKey, Rc<Flow>>>,
+    deadlines: RefCell<Deadlines>,
+    pool: RefCell<Pool>,
+    /// Bytes in all outboxes.
+    queued: Cell<usize>,
+    /// What is read lands here and is framed before anything else runs.
+    buffer: RefCell<Box<[u8]>>,
+    /// What happened to flows, for the log and the statistics.
+    pub(crate) tally: Tally,
+}
+
+impl Net {
+    /// No flow yet.
+    pub(crate) fn new(limits: &Limits) -> Self {
+        Self {
+            limits: RefCell::new(limits.clone()),
+            flows: RefCell::default(),
+            deadlines: RefCell::default(),
+            pool: RefCell::default(),
+            queued: Cell::new(0),
+            buffer: RefCell::new(vec![0; READ_BYTES].into_boxed_slice()),
+            tally: Tally::default(),
+        }
+    }
+
+    /// Bounds in force from now on.
+    pub(crate) fn set_limits(&self, limits: &Limits) {
+        self.limits.borrow_mut().clone_from(limits);
+    }
+
+    /// Flow tasks that run.
+    pub(crate) fn flows(&self) -> usize {
+        self.flows.borrow().len()
+    }
+
+    /// Closes every flow: what is queued is written first, for at most [`CLOSE_TIMEOUT`].
+    pub(crate) fn close_all(&self, now: Instant) {
+        let flows: Vec<_> = self.flows.borrow().iter().map(|(_, flow)| Rc::clone(flow)).collect();
+        for flow in flows {
+            flow.close(self, now);
+        }
+    }
+
+    /// What is held and was counted.
+    pub(crate) fn stats(&self) -> NetStats {
+        NetStats { tasks: self.flows(), outbox_bytes: self.queued.get(), ..self.tally.stats() }
+    }
+
+    /// When to call [`expire`](Self::expire).
+    pub(crate) fn next_deadline(&self) -> Option<Instant> {
+        self.deadlines.borrow().next()
+    }
+
+    /// Ends flows whose time is over, at most [`EXPIRE_MAX`] a call: what is left is due at once.
+    pub(crate) fn expire(&self, now: Instant) {
+        for _ in 0..EXPIRE_MAX {
+            let Some(key) = self.deadlines.borrow_mut().pop(now) else { return };
+            let flow = self.flows.borrow().get(key).cloned();
+            if let Some(flow) = flow {
+                flow.checked.set(None);
+                match flow.deadline.get() {
+                    Some(deadline) if deadline <= now => flow.expire(),
+                    Some(_) => self.watch(&flow),
+                    None => {}
+                }
+            }
+        }
+    }
+
+    /// Sees to it that the flow's deadline is looked at when it comes. A deadline that moves later
+    /// costs nothing: it is looked at when the earlier one would have come.
+    fn watch(&self, flow: &Flow) {
+        let Some(deadline) = flow.deadline.get() else { return };
+        if flow.checked.get().is_none_or(|checked| deadline < checked) {
+            flow.checked.set(Some(deadline));
+            self.deadlines.borrow_mut().insert(deadline, flow.key.get());
+        }
+    }
+
+    fn insert(&self, flow: &Rc<Flow>) {
+        let key = self.flows.borrow_mut().insert(Rc::clone(flow));
+        flow.key.set(key);
+    }
+
+    fn remove(&self, flow: &Flow) {
+        self.flows.borrow_mut().remove(flow.key.get());
+        flow.discard(self);
+    }
+}

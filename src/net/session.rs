@@ -1,0 +1,204 @@
+//! The task of one open flow: reads, frames, hands in, writes; says once how it ended.
+//!
+//! ```text
+//! woken ─► written all that can be ─► one read of all there is ─► each message to the host
+//!              ▲                                                        │ more in the outbox
+//!              └────────────────────────────────────────────────────────┘
+//! ```
+
+use std::future::{Future, poll_fn};
+use std::io;
+use std::net::Shutdown;
+use std::pin::{Pin, pin};
+use std::rc::Rc;
+use std::task::{Context, Poll, ready};
+
+use futures_lite::{AsyncRead, AsyncWrite};
+use glommio::net::TcpStream;
+
+use super::flow::{Flow, State};
+use super::{Host, Net};
+use crate::sip::FlowError;
+use crate::sip::message::{Frame, Framer};
+use crate::time::Instant;
+
+/// The answer to a keep-alive (RFC 5626 §3.5.1).
+const PONG: &[u8] = b"\r\n";
+
+/// An open stream and what is known of the message that is being read.
+pub(super) struct Session {
+    flow: Rc<Flow>,
+    stream: TcpStream,
+    framer: Framer,
+    /// When the first message must be whole; `None` once it was, or when nobody waits for it.
+    first_message: Option<Instant>,
+    /// When the unfinished message must be whole.
+    message: Option<Instant>,
+    /// True when the peer was told that we write no more.
+    write_ended: bool,
+}
+
+impl Session {
+    /// `first_message` is the deadline of the first whole message.
+    pub(super) fn new(
+        net: &Net,
+        flow: Rc<Flow>,
+        stream: TcpStream,
+        first_message: Option<Instant>,
+    ) -> Self {
+        let message_bytes_max = net.limits.borrow().message_bytes_max;
+        let framer = Framer::new(message_bytes_max);
+        Self { flow, stream, framer, first_message, message: None, write_ended: false }
+    }
+
+    /// Serves the flow until it ends, and closes the socket.
+    pub(super) async fn run<H: Host>(mut self, host: Rc<H>) {
+        if self.first_message.is_some() {
+            self.watch(&*host);
+        }
+        let error = poll_fn(|cx| self.poll(&host, cx)).await;
+        host.net().remove(&self.flow);
+        if let Some(error) = error {
+            host.failed(&self.flow, error);
+        }
+        // Without this the descriptor stays open until the armed poll is cancelled, that is, until
+        // the executor is next idle.
+        let _ = self.stream.shutdown(Shutdown::Both).await;
+    }
+
+    /// Ready when the flow has ended: with what the endpoint has to be told.
+    fn poll<H: Host>(&mut self, host: &Rc<H>, cx: &mut Context<'_>) -> Poll<Option<FlowError>> {
+        self.flow.running(cx);
+        loop {
+            match self.flow.state.get() {
+                State::Connecting | State::Open => {}
+                State::Closing => {
+                    ready!(self.poll_close(host.net(), cx));
+                    return Poll::Ready(None);
+                }
+                State::Failed(error) => return Poll::Ready(Some(error)),
+                State::Abandoned => return Poll::Ready(None),
+            }
+            // A peer that does not read may still be read from: what it sends is answered into the
+            // outbox, up to its bound.
+            if let Poll::Ready(Err(error)) = self.poll_write(host.net(), cx) {
+                return Poll::Ready(Some(error_of(&error)));
+            }
+            if host.poll_may_read(&self.flow, cx).is_pending() {
+                self.flow.waiting();
+                return Poll::Pending;
+            }
+            let mut buffer = host.net().buffer.borrow_mut();
+            match Pin::new(&mut self.stream).poll_read(cx, &mut buffer) {
+                Poll::Ready(Ok(0)) => return Poll::Ready(Some(FlowError::Closed)),
+                Poll::Ready(Ok(count)) => {
+                    self.read(host, &buffer[..count]);
+                    if count == buffer.len() {
+                        // There is more, but it is the others' turn.
+                        drop(buffer);
+                        cx.waker().wake_by_ref();
+                        if self.flow.state.get() == State::Open {
+                            let _ = self.poll_write(host.net(), cx);
+                        }
+                        return Poll::Pending;
+                    }
+                }
+                Poll::Ready(Err(error)) => return Poll::Ready(Some(error_of(&error))),
+                Poll::Pending => {
+                    self.flow.waiting();
+                    return Poll::Pending;
+                }
+            }
+        }
+    }
+
+    /// Frames what was read and hands it in.
+    fn read<H: Host>(&mut self, host: &Rc<H>, bytes: &[u8]) {
+        host.net().tally.count(|stats| stats.reads += 1);
+        let was_partial = self.framer.is_partial();
+        let mut messages = 0u32;
+        let flow = &self.flow;
+        self.framer.feed(bytes, |frame| {
+            // The endpoint may close the flow for one message; the next ones are not for it.
+            if flow.state.get() != State::Open {
+                return;
+            }
+            match frame {
+                Frame::Message(message) => {
+                    messages += 1;
+                    host.message(flow, message);
+                }
+                Frame::Ping => flow.send(host.net(), PONG),
+                Frame::Unframed { bytes, error } => host.unframed(flow, bytes, error),
+            }
+        });
+        if messages > 0 {
+            self.first_message = None;
+        }
+        if !self.framer.is_partial() {
+            self.message = None;
+        } else if messages > 0 || !was_partial {
+            let patience = host.net().limits.borrow().message_timeout;
+            self.message = Some(host.now() + patience);
+        }
+        if flow.state.get() == State::Open {
+            self.watch(&**host);
+        }
+    }
+
+    /// Enters the earliest deadline.
+    fn watch<H: Host>(&self, host: &H) {
+        let deadline = match (self.first_message, self.message) {
+            (Some(first), Some(message)) => Some(first.min(message)),
+            (first, message) => first.or(message),
+        };
+        if self.flow.deadline.replace(deadline) != deadline {
+            host.net().watch(&self.flow);
+            host.rearm();
+        }
+    }
+
+    fn poll_write(&mut self, net: &Net, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let stream = &mut self.stream;
+        self.flow.poll_write(net, |bytes| {
+            let written = ready!(Pin::new(&mut *stream).poll_write(cx, bytes));
+            net.tally.count(|stats| stats.writes += 1);
+            Poll::Ready(written)
+        })
+    }
+
+    /// Writes what is queued, ends our direction, and throws away what the peer still sends until
+    /// it ends its own: a socket that is closed with unread bytes resets the connection, and the
+    /// peer would lose our last words. The flow's deadline bounds it.
+    fn poll_close(&mut self, net: &Net, cx: &mut Context<'_>) -> Poll<()> {
+        if !self.write_ended {
+            let Ok(()) = ready!(self.poll_write(net, cx)) else { return Poll::Ready(()) };
+            self.write_ended = true;
+            if let Poll::Ready(Err(_)) = pin!(self.stream.shutdown(Shutdown::Write)).poll(cx) {
+                return Poll::Ready(());
+            }
+        }
+        let mut buffer = net.buffer.borrow_mut();
+        loop {
+            match ready!(Pin::new(&mut self.stream).poll_read(cx, &mut buffer)) {
+                Ok(0) | Err(_) => return Poll::Ready(()),
+                Ok(count) if count == buffer.len() => {
+                    cx.waker().wake_by_ref();
+                    return Poll::Pending;
+                }
+                Ok(_) => {}
+            }
+        }
+    }
+}
+
+/// Why a stream that was open is gone.
+fn error_of(error: &io::Error) -> FlowError {
+    match error.kind() {
+        io::ErrorKind::HostUnreachable | io::ErrorKind::NetworkUnreachable => {
+            FlowError::Unreachable
+        }
+        // A peer that answers nothing any more (ETIMEDOUT) is as gone as one that says so.
+        _ => FlowError::Reset,
+    }
+}

@@ -1,0 +1,136 @@
+//! What happens to flows, counted: many equal failures are one line of the log.
+
+use std::cell::{Cell, RefCell};
+use std::time::Duration;
+
+use crate::sip::FlowError;
+use crate::time::Instant;
+
+/// Failures of this long are summed up in one line.
+const SUMMARY: Duration = Duration::from_secs(1);
+
+/// What the sockets of a shard hold and have counted since it began.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct NetStats {
+    /// Connections with a task: opening, open, or being closed.
+    pub tasks: usize,
+    /// Bytes queued in all outboxes.
+    pub outbox_bytes: usize,
+    /// Reads that brought bytes.
+    pub reads: u64,
+    /// Writes that took bytes.
+    pub writes: u64,
+    /// Connections accepted.
+    pub accepted: u64,
+    /// Connections closed at once because the table of flows is full.
+    pub refused: u64,
+    /// Connections opened by us.
+    pub connected: u64,
+    /// Times that `accept` failed for want of descriptors or memory.
+    pub accept_errors: u64,
+    /// Flows that failed, by reason: see [`REASONS`].
+    pub failed: [u64; REASONS.len()],
+    /// Messages handed to the shard that is their home.
+    pub forwarded: u64,
+    /// Messages dropped on the way to their home: its table of flows was full.
+    pub forward_drops: u64,
+}
+
+/// The order of [`NetStats::failed`], as it is logged.
+pub const REASONS: [&str; 8] = [
+    "refused",
+    "unreachable",
+    "connect_timeout",
+    "reset",
+    "closed",
+    "outbox_full",
+    "timeout",
+    "local",
+];
+
+fn reason(error: FlowError) -> usize {
+    match error {
+        FlowError::Refused => 0,
+        FlowError::Unreachable => 1,
+        FlowError::ConnectTimeout => 2,
+        FlowError::Reset => 3,
+        FlowError::Closed => 4,
+        FlowError::OutboxFull => 5,
+        FlowError::Timeout => 6,
+        FlowError::Local => 7,
+    }
+}
+
+/// Counts, and what of them the log does not know yet.
+#[derive(Default)]
+pub(crate) struct Tally {
+    stats: RefCell<NetStats>,
+    logged: Cell<NetStats>,
+    due: Cell<Option<Instant>>,
+}
+
+impl Tally {
+    /// Counts something.
+    pub(crate) fn count(&self, count: impl FnOnce(&mut NetStats)) {
+        count(&mut self.stats.borrow_mut());
+    }
+
+    /// Counts a failed flow; a line of the log sums it up within [`SUMMARY`]. A peer that closed
+    /// its flow in order is no reason for a line.
+    pub(crate) fn failed(&self, now: Instant, error: FlowError) {
+        self.count(|stats| stats.failed[reason(error)] += 1);
+        match error {
+            FlowError::Closed | FlowError::Local => {}
+            FlowError::Refused
+            | FlowError::Unreachable
+            | FlowError::ConnectTimeout
+            | FlowError::Reset
+            | FlowError::OutboxFull
+            | FlowError::Timeout => self.summarize_after(now),
+        }
+    }
+
+    /// Counts a connection that found no room.
+    pub(crate) fn refused(&self, now: Instant) {
+        self.count(|stats| stats.refused += 1);
+        self.summarize_after(now);
+    }
+
+    /// Everything so far.
+    pub(crate) fn stats(&self) -> NetStats {
+        *self.stats.borrow()
+    }
+
+    /// When to call [`summarize`](Self::summarize).
+    pub(crate) fn due(&self) -> Option<Instant> {
+        self.due.get()
+    }
+
+    /// Writes the line if it is due.
+    pub(crate) fn summarize(&self, now: Instant, shard: u16) {
+        if self.due.get().is_none_or(|due| due > now) {
+            return;
+        }
+        self.due.set(None);
+        let stats = self.stats();
+        let before = self.logged.replace(stats);
+        let mut counts = String::new();
+        for (index, name) in REASONS.iter().enumerate() {
+            let count = stats.failed[index] - before.failed[index];
+            if count > 0 {
+                counts.push_str(&format!(" {name}={count}"));
+            }
+        }
+        let refused = stats.refused - before.refused;
+        if refused > 0 {
+            counts.push_str(&format!(" no_room={refused}"));
+        }
+        tracing::info!(shard, "flows ended:{counts}");
+    }
+
+    fn summarize_after(&self, now: Instant) {
+        if self.due.get().is_none() {
+            self.due.set(Some(now + SUMMARY));
+        }
+    }
+}

@@ -1,0 +1,200 @@
+//! Where TCP flows come from: listeners and connects.
+
+use std::future::{Future, poll_fn};
+use std::io;
+use std::net::SocketAddr;
+use std::pin::pin;
+use std::rc::Rc;
+use std::task::Poll;
+use std::time::Duration;
+
+use futures_lite::future::yield_now;
+use glommio::net::{TcpListener, TcpStream};
+use socket2::SockRef;
+
+use super::flow::{Flow, State};
+use super::session::Session;
+use super::{FlowError, Host, NewFlow};
+use crate::key::FlowId;
+use crate::time::Instant;
+
+/// Pause after an `accept` that failed for want of descriptors or memory. Connections wait in the
+/// backlog meanwhile.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// Connections taken before the flows have their turn.
+const ACCEPT_BURST: u32 = 64;
+/// A failing `accept` is logged once in this long.
+const ACCEPT_LOG_EVERY: Duration = Duration::from_secs(10);
+
+/// Binds a listener of this shard; the kernel spreads connections over all that share the address.
+///
+/// # Errors
+/// The address is in use, not ours, or needs a privilege.
+pub(crate) fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+    let listener = TcpListener::bind(address)?;
+    Ok(listener)
+}
+
+/// Accepts for ever. A second task, or a cancelled accept, would lose connections.
+pub(crate) async fn accept_all<H: Host>(host: Rc<H>, listener: TcpListener, address: SocketAddr) {
+    let mut burst = 0;
+    let mut logged: Option<Instant> = None;
+    loop {
+        match listener.accept().await {
+            Ok(stream) => {
+                if let Err(error) = accept(&host, stream) {
+                    tracing::debug!(%address, %error, "connection was gone before it was accepted");
+                }
+                burst += 1;
+                if burst % ACCEPT_BURST == 0 {
+                    yield_now().await;
+                }
+            }
+            Err(error) => {
+                let error = io::Error::from(error);
+                match error.kind() {
+                    io::ErrorKind::ConnectionAborted | io::ErrorKind::Interrupted => {
+                        yield_now().await;
+                        continue;
+                    }
+                    _ => {}
+                }
+                host.net().tally.count(|stats| stats.accept_errors += 1);
+                let now = host.now();
+                if logged.is_none_or(|logged| now.since(logged) >= ACCEPT_LOG_EVERY) {
+                    logged = Some(now);
+                    tracing::error!(
+                        %address, %error, flows = host.net().flows(),
+                        "cannot accept; new connections wait, see tuning/README.md"
+                    );
+                }
+                glommio::timer::sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+}
+
+/// Makes an accepted connection a flow, or closes it when there is no room.
+fn accept<H: Host>(host: &Rc<H>, stream: TcpStream) -> io::Result<()> {
+    let socket = SockRef::from(&stream);
+    socket.set_cloexec(true)?;
+    socket.set_nodelay(true)?;
+    let ends = NewFlow { peer: stream.peer_addr()?, local: stream.local_addr()? };
+    let net = host.net();
+    let now = host.now();
+    let room = net.flows() < net.limits.borrow().flows_max as usize;
+    let Some(id) = room.then(|| host.accept(ends)).flatten() else {
+        net.tally.refused(now);
+        host.rearm();
+        return socket.shutdown(std::net::Shutdown::Both);
+    };
+    net.tally.count(|stats| stats.accepted += 1);
+    let flow = Rc::new(Flow::new(id, ends, State::Open));
+    net.insert(&flow);
+    host.attach(&flow);
+    let first_message = now + net.limits.borrow().first_message_timeout;
+    let session = Session::new(net, flow, stream, Some(first_message));
+    glommio::spawn_local(session.run(Rc::clone(host))).detach();
+    Ok(())
+}
+
+/// Opens the connection that the endpoint calls `id`, and serves it.
+pub(crate) fn connect<H: Host>(host: &Rc<H>, id: FlowId, target: SocketAddr, timeout: Duration) {
+    // Known when the connection is open; until then nothing is read, so nobody asks.
+    let unknown = SocketAddr::new(target.ip(), 0);
+    let ends = NewFlow { peer: target, local: unknown };
+    let flow = Rc::new(Flow::new(id, ends, State::Connecting));
+    host.net().insert(&flow);
+    host.attach(&flow);
+    glommio::spawn_local(open(Rc::clone(host), flow, timeout)).detach();
+}
+
+async fn open<H: Host>(host: Rc<H>, flow: Rc<Flow>, timeout: Duration) {
+    let opened = {
+        let timeout = timeout.max(Duration::from_millis(1));
+        let mut connecting = pin!(connected(flow.peer(), timeout));
+        poll_fn(|cx| {
+            flow.running(cx);
+            match flow.state.get() {
+                State::Connecting => {
+                    connecting.as_mut().poll(cx).map(|opened| opened.map_err(Some))
+                }
+                State::Failed(error) => Poll::Ready(Err(Some(error))),
+                State::Open | State::Closing | State::Abandoned => Poll::Ready(Err(None)),
+            }
+        })
+        .await
+    };
+    match opened {
+        Ok((stream, local)) => {
+            let net = host.net();
+            flow.ends.set(NewFlow { peer: flow.peer(), local });
+            flow.state.set(State::Open);
+            net.tally.count(|stats| stats.connected += 1);
+            host.opened(&flow);
+            // Spawned, not awaited: the task of an open flow need not be as large as a connect.
+            let session = Session::new(net, flow, stream, None);
+            glommio::spawn_local(session.run(Rc::clone(&host))).detach();
+        }
+        Err(error) => {
+            host.net().remove(&flow);
+            if let Some(error) = error {
+                host.failed(&flow, error);
+            }
+        }
+    }
+}
+
+async fn connected(
+    target: SocketAddr,
+    timeout: Duration,
+) -> Result<(TcpStream, SocketAddr), FlowError> {
+    let stream = TcpStream::connect_timeout(target, timeout)
+        .await
+        .map_err(|error| error_of(&io::Error::from(error)))?;
+    let socket = SockRef::from(&stream);
+    let _ = socket.set_nodelay(true);
+    let local = stream.local_addr().map_err(|_| FlowError::Reset)?;
+    if local == target {
+        // Nobody listens there: the kernel picked the target's own port for our end, and the
+        // connection leads back to us (simultaneous open).
+        return Err(FlowError::Refused);
+    }
+    Ok((stream, local))
+}
+
+/// Why a connection did not open.
+fn error_of(error: &io::Error) -> FlowError {
+    match error.kind() {
+        io::ErrorKind::ConnectionRefused => FlowError::Refused,
+        io::ErrorKind::TimedOut => FlowError::ConnectTimeout,
+        io::ErrorKind::ConnectionReset => FlowError::Reset,
+        _ => FlowError::Unreachable,
+    }
+}
+
+/// What a failing bind says, with its address and what to do about it.
+pub(crate) fn bind_error(address: SocketAddr, error: &io::Error) -> String {
+    match error.kind() {
+        io::ErrorKind::AddrInUse => {
+            format!("cannot listen on {address}: the address is in use by another socket")
+        }
+        io::ErrorKind::AddrNotAvailable => {
+            format!("cannot listen on {address}: it is no address of this machine")
+        }
+        io::ErrorKind::PermissionDenied => format!(
+            "cannot listen on {address}: ports below net.ipv4.ip_unprivileged_port_start need the \
+             capability CAP_NET_BIND_SERVICE, see tuning/README.md"
+        ),
+        _ => format!("cannot listen on {address}: {error}"),
+    }
+}
+
+/// One bind without SO_REUSEPORT, given up at once: the shards share their address, so a second
+/// server on it would go unnoticed and take half of the connections. Port 0 becomes a free port.
+///
+/// # Errors
+/// As [`listen`], and when any other socket listens there.
+pub(crate) fn probe(address: SocketAddr) -> io::Result<SocketAddr> {
+    std::net::TcpListener::bind(address)?.local_addr()
+}

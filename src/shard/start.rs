@@ -1,0 +1,369 @@
+//! Starting shards, and speaking to them from another thread.
+
+use std::fmt;
+use std::io;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use glommio::{ExecutorJoinHandle, LocalExecutorBuilder, Placement};
+use tokio::sync::{mpsc, oneshot};
+
+use super::alarm::{self, Alarm};
+use super::clock::{self, Clock};
+use super::mesh::{self, Link, Mesh};
+use super::{Protocol, Shard, Snapshot, cores};
+use crate::key::ShardId;
+use crate::net::{CLOSE_TIMEOUT, Host, Net, tcp};
+use crate::options::Options;
+use crate::sip::Endpoint;
+
+/// What to start.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// Where every shard listens. Port 0 stands for a free port.
+    pub listen: Vec<SocketAddr>,
+    /// The core of each shard, one entry a shard; a core may be named several times.
+    pub cores: Vec<usize>,
+    /// The options in force at first.
+    pub options: Arc<Options>,
+}
+
+/// What the control thread tells a shard.
+#[derive(Debug)]
+pub enum Command {
+    /// New options.
+    Options(Arc<Options>),
+    /// No new calls; after `patience` what is left is released.
+    Drain {
+        /// From now to the deadline.
+        patience: Duration,
+    },
+    /// Says what it holds.
+    Stats(oneshot::Sender<Snapshot>),
+    /// Closes every flow and ends.
+    Stop,
+}
+
+/// What a shard tells the control thread.
+#[derive(Debug)]
+pub enum Report {
+    /// All listeners are bound.
+    Listening(ShardId),
+    /// It cannot start.
+    Failed(ShardId, String),
+    /// The drain is over: no call and no transaction is left.
+    Drained(ShardId),
+    /// It has ended, with what it counted; `None`: it did not end in order.
+    Ended(ShardId, Option<Snapshot>),
+}
+
+/// Why the shards did not start.
+#[derive(Debug)]
+pub enum StartError {
+    /// The plan names a core that does not exist, or that this process may not use.
+    NoSuchCore {
+        /// The core.
+        core: usize,
+        /// Those there are.
+        available: Vec<usize>,
+    },
+    /// The plan names no core.
+    NoCore,
+    /// More shards than a shard number can name.
+    TooManyShards(usize),
+    /// A listener cannot be bound; the text names the address and the remedy.
+    Listen(String),
+    /// The kernel gives no entropy.
+    Entropy(io::Error),
+    /// An executor cannot be made.
+    Executor(String),
+}
+
+impl fmt::Display for StartError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NoSuchCore { core, available } => {
+                let available = cores::format_list(available);
+                write!(f, "there is no core {core} for a shard: this process may use {available}")
+            }
+            Self::NoCore => f.write_str("no core is named: there must be one for each shard"),
+            Self::TooManyShards(shards) => {
+                write!(f, "{shards} shards are above the limit of {SHARDS_MAX}")
+            }
+            Self::Listen(text) | Self::Executor(text) => f.write_str(text),
+            Self::Entropy(error) => error.fmt(f),
+        }
+    }
+}
+
+impl std::error::Error for StartError {}
+
+/// Shards of one server: each pair has a queue.
+pub const SHARDS_MAX: usize = 256;
+
+/// Commands that wait for a shard; the control thread waits for room.
+const COMMANDS_MAX: usize = 16;
+/// Reports of one shard that wait for the control thread.
+const REPORTS_MAX: usize = 16;
+/// A shard looks at its sockets at least this often while tasks are ready to run.
+const PREEMPT: Duration = Duration::from_millis(1);
+/// Memory an executor registers for file buffers, of which there are none: the least it takes.
+const IO_MEMORY: usize = 64 << 10;
+
+/// Running shards.
+pub struct Shards {
+    commands: Vec<mpsc::Sender<Command>>,
+    reports: mpsc::Receiver<Report>,
+    threads: Vec<ExecutorJoinHandle<()>>,
+    listen: Vec<SocketAddr>,
+}
+
+impl Shards {
+    /// How many there are.
+    pub fn count(&self) -> usize {
+        self.commands.len()
+    }
+
+    /// Where they listen, with the ports that port 0 became.
+    pub fn listen(&self) -> &[SocketAddr] {
+        &self.listen
+    }
+
+    /// Tells every shard the same thing. A shard that has ended hears nothing.
+    pub async fn tell(&self, command: impl Fn() -> Command) {
+        for shard in &self.commands {
+            let _ = shard.send(command()).await;
+        }
+    }
+
+    /// What each shard holds; shards that have ended are left out.
+    pub async fn snapshots(&self) -> Vec<Snapshot> {
+        let mut snapshots = Vec::with_capacity(self.count());
+        for shard in &self.commands {
+            let (reply, answer) = oneshot::channel();
+            if shard.send(Command::Stats(reply)).await.is_ok()
+                && let Ok(snapshot) = answer.await
+            {
+                snapshots.push(snapshot);
+            }
+        }
+        snapshots
+    }
+
+    /// The next report; `None` when all shards have ended.
+    pub async fn report(&mut self) -> Option<Report> {
+        self.reports.recv().await
+    }
+
+    /// Waits for the threads. Call it when every shard was told to stop.
+    pub fn join(self) {
+        drop(self.commands);
+        for thread in self.threads {
+            if let Err(error) = thread.join() {
+                tracing::error!(%error, "a shard did not end in order");
+            }
+        }
+    }
+}
+
+/// Starts one shard on each core of the plan and waits until all listen.
+///
+/// # Errors
+/// What [`StartError`] names; no shard runs then.
+pub fn start(plan: Plan) -> Result<Shards, StartError> {
+    start_with(plan, Endpoint::new)
+}
+
+/// [`start`] with another protocol.
+pub(crate) fn start_with<P: Protocol>(
+    plan: Plan,
+    make: impl Fn(ShardId, [u8; 32], Arc<Options>) -> P + Clone + Send + 'static,
+) -> Result<Shards, StartError> {
+    let available = cores::available();
+    if plan.cores.is_empty() {
+        return Err(StartError::NoCore);
+    }
+    if plan.cores.len() > SHARDS_MAX {
+        return Err(StartError::TooManyShards(plan.cores.len()));
+    }
+    if let Some(&core) = plan.cores.iter().find(|core| !available.contains(core)) {
+        return Err(StartError::NoSuchCore { core, available });
+    }
+    let listen = plan
+        .listen
+        .iter()
+        .map(|&address| {
+            tcp::probe(address)
+                .map_err(|error| StartError::Listen(tcp::bind_error(address, &error)))
+        })
+        .collect::<Result<Vec<_>, _>>()?;
+
+    let shards = plan.cores.len();
+    let (report, reports) = mpsc::channel(REPORTS_MAX * shards);
+    let mut started =
+        Shards { commands: Vec::new(), reports, threads: Vec::new(), listen: listen.clone() };
+    for (number, links) in mesh::links(shards).into_iter().enumerate() {
+        let id = ShardId(number as u16);
+        let seed = clock::seed().map_err(StartError::Entropy)?;
+        let (command, commands) = mpsc::channel(COMMANDS_MAX);
+        let make = make.clone();
+        let options = Arc::clone(&plan.options);
+        let birth = Birth {
+            id,
+            listen: listen.clone(),
+            options: Arc::clone(&options),
+            links,
+            commands,
+            reports: Reports { id, to: report.clone(), has_ended: false },
+        };
+        let thread = LocalExecutorBuilder::new(Placement::Fixed(plan.cores[number]))
+            .name("shard")
+            .io_memory(IO_MEMORY)
+            .preempt_timer(PREEMPT)
+            .spawn(move || async move { birth.run(make(id, seed, options)).await })
+            .map_err(|error| StartError::Executor(executor_error(&error.to_string())))?;
+        started.commands.push(command);
+        started.threads.push(thread);
+    }
+    drop(report);
+    started.wait_until_listening()
+}
+
+impl Shards {
+    fn wait_until_listening(mut self) -> Result<Self, StartError> {
+        for _ in 0..self.count() {
+            match self.reports.blocking_recv() {
+                Some(Report::Listening(_)) => {}
+                Some(Report::Failed(_, text)) => {
+                    self.join();
+                    return Err(StartError::Listen(text));
+                }
+                Some(Report::Ended(..) | Report::Drained(_)) | None => {
+                    drop(self.commands);
+                    let errors = self.threads.into_iter().filter_map(|thread| thread.join().err());
+                    let text = errors.map(|error| error.to_string()).collect::<Vec<_>>().join("; ");
+                    return Err(StartError::Executor(executor_error(&text)));
+                }
+            }
+        }
+        Ok(self)
+    }
+}
+
+fn executor_error(text: &str) -> String {
+    format!("cannot make an io_uring executor: {text}, see tuning/README.md")
+}
+
+/// A shard's way to the control thread. Dropped before the end was reported, it says that there was
+/// none: the executor was not made, or a turn panicked.
+pub(super) struct Reports {
+    id: ShardId,
+    to: mpsc::Sender<Report>,
+    has_ended: bool,
+}
+
+impl Reports {
+    /// The drain is over.
+    pub(super) fn drained(&self, shard: ShardId) {
+        self.say(Report::Drained(shard));
+    }
+
+    fn say(&self, report: Report) {
+        // A full queue means that the control thread is gone; it has no use for more.
+        let _ = self.to.try_send(report);
+    }
+}
+
+impl Drop for Reports {
+    fn drop(&mut self) {
+        if !self.has_ended {
+            self.say(Report::Ended(self.id, None));
+        }
+    }
+}
+
+/// What a shard is born with.
+struct Birth {
+    id: ShardId,
+    listen: Vec<SocketAddr>,
+    options: Arc<Options>,
+    links: Vec<Option<Link>>,
+    commands: mpsc::Receiver<Command>,
+    reports: Reports,
+}
+
+impl Birth {
+    async fn run<P: Protocol>(mut self, protocol: P) {
+        // The first sleep of an executor takes tens of milliseconds longer than the others.
+        glommio::timer::sleep(Duration::from_millis(1)).await;
+        let mut listeners = Vec::new();
+        for &address in &self.listen {
+            match tcp::listen(address) {
+                Ok(listener) => listeners.push((address, listener)),
+                Err(error) => {
+                    self.reports.has_ended = true;
+                    let text = tcp::bind_error(address, &error);
+                    self.reports.say(Report::Failed(self.id, text));
+                    return;
+                }
+            }
+        }
+        let ended = Reports { id: self.id, to: self.reports.to.clone(), has_ended: false };
+        self.reports.has_ended = true;
+        let shard = Rc::new(Shard {
+            id: self.id,
+            clock: Clock::start(),
+            protocol: protocol.into(),
+            actions: Default::default(),
+            places: Default::default(),
+            after: Default::default(),
+            net: Net::new(&self.options.limits),
+            mesh: Mesh::new(self.id, self.links.len()),
+            alarm: Alarm::default(),
+            draining: false.into(),
+            reports: self.reports,
+        });
+        mesh::spawn(&shard, self.links);
+        glommio::spawn_local(alarm::run(Rc::clone(&shard))).detach();
+        let accepting: Vec<_> = listeners
+            .into_iter()
+            .map(|(address, listener)| {
+                glommio::spawn_local(tcp::accept_all(Rc::clone(&shard), listener, address))
+            })
+            .collect();
+        shard.reports.say(Report::Listening(shard.id));
+        serve(&shard, &mut self.commands, ended, accepting).await;
+    }
+}
+
+/// Obeys the control thread until it says stop, or is gone.
+async fn serve<P: Protocol>(
+    shard: &Rc<Shard<P>>,
+    commands: &mut mpsc::Receiver<Command>,
+    mut ended: Reports,
+    accepting: Vec<glommio::Task<()>>,
+) {
+    loop {
+        match commands.recv().await {
+            Some(Command::Options(options)) => shard.set_options(options),
+            Some(Command::Drain { patience }) => shard.drain(patience),
+            Some(Command::Stats(reply)) => {
+                let _ = reply.send(shard.snapshot());
+            }
+            Some(Command::Stop) | None => break,
+        }
+    }
+    for task in accepting {
+        task.cancel().await;
+    }
+    let began = shard.now();
+    shard.net.close_all(began);
+    shard.rearm();
+    while shard.net.flows() > 0 && shard.now().since(began) < CLOSE_TIMEOUT * 2 {
+        glommio::timer::sleep(Duration::from_millis(5)).await;
+    }
+    ended.has_ended = true;
+    ended.say(Report::Ended(shard.id, Some(shard.snapshot())));
+}

@@ -1,0 +1,406 @@
+//! INVITEs inside a call: answers to ours, re-INVITEs of the peers, ACK and CANCEL.
+
+use super::relay::pass_response;
+use super::{
+    Agent, Decision, LegId, Sent, Side, Verdict, refuse, respond_busy, rest_of_invite, write,
+};
+use std::rc::Rc;
+
+use crate::key::{ClientId, FlowId, ServerId};
+use crate::sip::dialog::{Dialog, MAX_FORWARDS, RequestHead};
+use crate::sip::message::{Head, View};
+use crate::sip::recovery::{Cause, Late, decide_late};
+use crate::sip::session::Incoming;
+use crate::sip::token::Token;
+use crate::sip::transaction::Stack;
+
+impl Agent {
+    /// A re-INVITE: glare and order first (RFC 3261 §14.2), then on to the other leg.
+    pub(super) fn on_reinvite(
+        &mut self,
+        stack: &mut Stack,
+        id: LegId,
+        server: ServerId,
+        cseq: u32,
+        invite: View<'_>,
+    ) {
+        let Some(call) = self.calls.get_mut(id.call) else { return };
+        if call.leg(id.side).has_pending_incoming() {
+            return respond_busy(stack, server);
+        }
+        if call.leg(id.side).incoming.is_some() {
+            // A newer INVITE shows that the peer does not wait for our 2xx any more.
+            call.leg_mut(id.side).end_incoming(stack);
+            self.acknowledge_other(stack, id, None);
+        }
+        let Some(call) = self.calls.get_mut(id.call) else { return };
+        let other = call.leg(id.side.other());
+        let busy = call.leg(id.side).outgoing.is_some()
+            || other.outgoing.is_some()
+            || other.incoming.is_some()
+            || !call.is_established();
+        if busy {
+            return stack.respond(server, 491);
+        }
+        let max_forwards = invite.max_forwards().unwrap_or(MAX_FORWARDS);
+        if max_forwards == 0 {
+            return stack.respond(server, 483);
+        }
+        if !stack.has_room_for_client() {
+            return respond_busy(stack, server);
+        }
+        stack.respond(server, 100);
+        let leg = call.leg_mut(id.side);
+        leg.dialog.refresh_target(invite);
+        leg.incoming = Some(Incoming { server, cseq, initial: false, accepted: None });
+        let offered = invite.has_offer();
+        let other = call.leg_mut(id.side.other());
+        other.send_invite(stack, id.other(), max_forwards - 1, offered, |out| {
+            rest_of_invite(out, invite);
+        });
+    }
+
+    /// What became of an INVITE of ours on leg `id`.
+    pub(super) fn on_invite_told(
+        &mut self,
+        stack: &mut Stack,
+        id: LegId,
+        client: ClientId,
+        verdict: Verdict,
+        response: Option<(FlowId, View<'_>)>,
+    ) {
+        match (verdict, response) {
+            (Verdict::Answered { late }, Some((flow, response))) => {
+                if self.is_under_way(stack, id, client, late) {
+                    self.on_invite_answered(stack, id, client, late, flow, response);
+                } else {
+                    on_stray_answer(stack, client, flow, response);
+                }
+            }
+            (Verdict::Failed(cause), _) => self.on_invite_failed(stack, id, client, cause),
+            (Verdict::TimedOut | Verdict::Answered { .. }, _) => {
+                self.on_invite_timeout(stack, id, client);
+            }
+        }
+    }
+
+    /// The ACK of a 2xx (that of another response ends in its transaction).
+    pub(super) fn on_ack(&mut self, stack: &mut Stack, flow: FlowId, ack: View<'_>) {
+        if stack.on_ack(ack) {
+            return;
+        }
+        let Some(tag) = ack.to().and_then(|to| to.tag) else { return };
+        let Some(id) = self.find(stack, tag, ack) else { return };
+        let Some(call) = self.calls.get_mut(id.call) else { return };
+        let leg = call.leg_mut(id.side);
+        leg.flow = Some(flow);
+        let cseq = ack.cseq().map(|(number, _)| number);
+        let awaited = leg
+            .incoming
+            .as_ref()
+            .is_some_and(|incoming| incoming.accepted.is_some() && Some(incoming.cseq) == cseq);
+        if awaited {
+            leg.end_incoming(stack);
+            self.acknowledge_other(stack, id, Some(ack));
+        }
+    }
+
+    /// Sends the ACK that leg `id.other()` waits for: with the body of `ack`, or without.
+    pub(super) fn acknowledge_other(
+        &mut self,
+        stack: &mut Stack,
+        id: LegId,
+        ack: Option<View<'_>>,
+    ) {
+        let Some(call) = self.calls.get_mut(id.call) else { return };
+        let other = call.leg_mut(id.side.other());
+        let state = other.outgoing.as_ref().map(|outgoing| outgoing.state);
+        let Some(Sent::Answered(client, flow)) = state else { return };
+        other.acknowledge(stack, client, flow, |out| match ack {
+            Some(ack) => rest_of_invite(out, ack),
+            None => write::body(out, b""),
+        });
+        other.end_outgoing(stack, true);
+    }
+
+    /// CANCEL (RFC 3261 §9.2): 200, and 487 to the INVITE where nothing is under way any more. A
+    /// re-INVITE that the other peer is asked about ends with that peer's answer, so that both ends
+    /// agree on the session.
+    pub(super) fn on_cancel(&mut self, stack: &mut Stack, flow: FlowId, cancel: View<'_>) {
+        let Some(server) = stack.cancelled_invite(cancel) else {
+            return refuse(stack, flow, cancel, 481);
+        };
+        refuse(stack, flow, cancel, 200);
+        let tag = stack.server(server).and_then(|server| server.to_tag);
+        let Some(id) = tag.and_then(|tag| self.leg_of(stack, tag)) else { return };
+        let Some(call) = self.calls.get_mut(id.call) else { return };
+        let open = call.leg(id.side).has_pending_incoming();
+        let this = call.leg(id.side).incoming.as_ref().is_some_and(|open| open.server == server);
+        if !open || !this {
+            return;
+        }
+        if !call.is_established() {
+            return self.release_unanswered(stack, id.call, 487);
+        }
+        let other = call.leg_mut(id.side.other());
+        match other.outgoing.as_mut().map(|outgoing| (outgoing.state, outgoing)) {
+            Some((Sent::Attempting(client), outgoing)) => {
+                outgoing.cancelled = true;
+                stack.cancel(client);
+            }
+            Some((Sent::Waiting | Sent::Answered(..), _)) | None => {
+                other.end_outgoing(stack, false);
+                self.fail_incoming(stack, id, 487);
+            }
+        }
+    }
+
+    /// Answers the open re-INVITE of leg `id` finally, with a status of ours.
+    fn fail_incoming(&mut self, stack: &mut Stack, id: LegId, status: u16) {
+        let Some(call) = self.calls.get_mut(id.call) else { return };
+        let leg = call.leg_mut(id.side);
+        if leg.has_pending_incoming()
+            && let Some(incoming) = leg.incoming.take()
+        {
+            stack.respond(incoming.server, status);
+        }
+    }
+
+    /// True when the answer concerns the operation that its leg has under way.
+    fn is_under_way(&self, stack: &Stack, id: LegId, client: ClientId, late: bool) -> bool {
+        let Some(call) = self.calls.get(id.call) else { return false };
+        let Some(outgoing) = &call.leg(id.side).outgoing else { return false };
+        let current = match outgoing.state {
+            Sent::Attempting(current) | Sent::Answered(current, _) => current == client,
+            Sent::Waiting => false,
+        };
+        let of_this = || stack.client(client).is_none_or(|it| it.cseq >= outgoing.first_cseq);
+        current || (late && of_this())
+    }
+
+    fn on_invite_answered(
+        &mut self,
+        stack: &mut Stack,
+        id: LegId,
+        client: ClientId,
+        late: bool,
+        flow: FlowId,
+        response: View<'_>,
+    ) {
+        if late && !self.admit_late(stack, id, client, flow, response) {
+            return;
+        }
+        match response.status() {
+            100 => {}
+            101..=199 => self.on_invite_progress(stack, id, response),
+            200..=299 => self.on_invite_success(stack, id, client, flow, response),
+            status => self.on_invite_refused(stack, id, status, response),
+        }
+    }
+
+    /// Decides about a late answer to an attempt that was given up (`spec` §5); true when it goes on
+    /// as if the attempt had never failed.
+    fn admit_late(
+        &mut self,
+        stack: &mut Stack,
+        id: LegId,
+        client: ClientId,
+        flow: FlowId,
+        response: View<'_>,
+    ) -> bool {
+        let Some(call) = self.calls.get_mut(id.call) else { return false };
+        let leg = call.leg_mut(id.side);
+        let Some(outgoing) = &mut leg.outgoing else { return false };
+        let newer = !matches!(outgoing.state, Sent::Waiting);
+        match decide_late(response.status(), newer) {
+            Late::Adopt => {
+                outgoing.state = Sent::Attempting(client);
+                leg.stop_wait(stack);
+                stack.adopt(client);
+                true
+            }
+            Late::Succeed => {
+                leg.stop_wait(stack);
+                true
+            }
+            Late::Acknowledge => {
+                leg.acknowledge(stack, client, flow, |out| write::body(out, b""));
+                false
+            }
+            Late::EndLeg => {
+                self.release_gone(stack, id, response.status());
+                false
+            }
+            Late::Ignore => false,
+        }
+    }
+
+    fn on_invite_progress(&mut self, stack: &mut Stack, id: LegId, response: View<'_>) {
+        let Some(call) = self.calls.get_mut(id.call) else { return };
+        let leg = call.leg_mut(id.side);
+        if !leg.confirmed && response.to().is_some_and(|to| to.tag.is_some()) {
+            leg.dialog.on_response(response);
+        }
+        if let Some(incoming) = &call.leg(id.side.other()).incoming {
+            pass_response(stack, incoming.server, response);
+        }
+    }
+
+    fn on_invite_success(
+        &mut self,
+        stack: &mut Stack,
+        id: LegId,
+        client: ClientId,
+        flow: FlowId,
+        response: View<'_>,
+    ) {
+        let Some(call) = self.calls.get_mut(id.call) else { return };
+        let leg = call.leg_mut(id.side);
+        let Some(outgoing) = &mut leg.outgoing else { return };
+        if matches!(outgoing.state, Sent::Answered(..)) {
+            // A repetition: the ACK still waits for its body.
+            return;
+        }
+        let offered = outgoing.offered;
+        outgoing.state = Sent::Answered(client, flow);
+        if leg.confirmed {
+            leg.dialog.refresh_target(response);
+        } else {
+            leg.dialog.on_response(response);
+            leg.confirmed = true;
+            stack.counted.calls_established += 1;
+        }
+        leg.flow = Some(flow);
+        if offered {
+            leg.acknowledge(stack, client, flow, |out| write::body(out, b""));
+            leg.end_outgoing(stack, true);
+        }
+        let other = call.leg_mut(id.side.other());
+        other.confirmed = true;
+        if let Some(incoming) = &other.incoming {
+            pass_response(stack, incoming.server, response);
+            other.await_ack(stack, id.other());
+        }
+    }
+
+    fn on_invite_refused(&mut self, stack: &mut Stack, id: LegId, status: u16, response: View<'_>) {
+        let Some(call) = self.calls.get_mut(id.call) else { return };
+        let established = call.is_established();
+        call.leg_mut(id.side).end_outgoing(stack, true);
+        if established && matches!(status, 408 | 481) {
+            return self.release_gone(stack, id, status);
+        }
+        if let Some(incoming) = call.leg_mut(id.side.other()).incoming.take() {
+            pass_response(stack, incoming.server, response);
+        }
+        if !established {
+            self.release_unanswered(stack, id.call, status);
+        }
+    }
+
+    fn on_invite_failed(&mut self, stack: &mut Stack, id: LegId, client: ClientId, cause: Cause) {
+        let Some(call) = self.calls.get_mut(id.call) else { return };
+        let established = call.is_established();
+        let leg = call.leg_mut(id.side);
+        let Some(outgoing) = &leg.outgoing else { return };
+        if outgoing.state != Sent::Attempting(client) {
+            return;
+        }
+        if !established {
+            // A new INVITE is not recovered (RFC 3263 §4.3: the next target; there is one only).
+            return self.release_unanswered(stack, id.call, 503);
+        }
+        if outgoing.cancelled {
+            leg.end_outgoing(stack, false);
+            return self.fail_incoming(stack, id.other(), 487);
+        }
+        match leg.on_attempt_failed(stack, id, cause) {
+            Decision::Wait { .. } => {}
+            Decision::GiveUp => self.give_up(stack, id),
+        }
+    }
+
+    fn on_invite_timeout(&mut self, stack: &mut Stack, id: LegId, client: ClientId) {
+        let Some(call) = self.calls.get_mut(id.call) else { return };
+        let established = call.is_established();
+        let leg = call.leg_mut(id.side);
+        let Some(outgoing) = &leg.outgoing else { return };
+        if outgoing.state != Sent::Attempting(client) {
+            return;
+        }
+        if !established {
+            return self.release_unanswered(stack, id.call, 408);
+        }
+        if outgoing.recovery.is_some() {
+            return self.give_up(stack, id);
+        }
+        if outgoing.cancelled {
+            leg.end_outgoing(stack, false);
+            return self.fail_incoming(stack, id.other(), 487);
+        }
+        self.release_gone(stack, id, 408);
+    }
+
+    fn leg_of(&self, stack: &Stack, tag: Token) -> Option<LegId> {
+        let side = if tag.index & 1 == 0 { Side::A } else { Side::B };
+        let call = self.calls.key_at(tag.index >> 1)?;
+        let same =
+            tag.shard == stack.shard && self.calls.get(call)?.leg(side).dialog.local_tag == tag;
+        same.then_some(LegId { call, side })
+    }
+}
+
+/// An answer whose call or operation is over: a 2xx gets its ACK, once more if it had one, and when
+/// it makes a dialog that nobody wants, its BYE (RFC 3261 §13.2.2.4).
+fn on_stray_answer(stack: &mut Stack, id: ClientId, flow: FlowId, response: View<'_>) {
+    if !(200..300).contains(&response.status()) {
+        return;
+    }
+    let Some(client) = stack.client(id) else { return };
+    let (request, cseq) = (Rc::clone(&client.request), client.cseq);
+    let tag = response.to().and_then(|to| to.tag).unwrap_or_default();
+    if let Some(ack) = client.ack.clone()
+        && ack_tag(&ack).as_deref() == Some(tag)
+    {
+        return stack.acknowledge(id, flow, ack);
+    }
+    let mut head = Head::new();
+    if head.read(&request).is_err() {
+        return;
+    }
+    let invite = View::new(&request, &head);
+    let Some(dialog) = Dialog::of_stray(invite, response) else { return };
+    let sent_by = std::sync::Arc::clone(&stack.options);
+    let write_one = |stack: &mut Stack, method: &'static [u8], cseq: u32| {
+        let mut bytes = Vec::with_capacity(512);
+        dialog.write_request(
+            &mut bytes,
+            &RequestHead {
+                method,
+                branch: stack.token(u32::MAX),
+                cseq,
+                max_forwards: MAX_FORWARDS,
+                sent_by: &sent_by.sent_by,
+                contact: false,
+            },
+        );
+        write::body(&mut bytes, b"");
+        bytes
+    };
+    let ack = write_one(stack, b"ACK", cseq);
+    stack.acknowledge(id, flow, Rc::from(ack));
+    if invite.to().is_some_and(|to| to.tag.is_none()) {
+        let bye = write_one(stack, b"BYE", cseq + STRAY_BYE_STEP);
+        stack.out.send(flow, &bye);
+    }
+}
+
+/// How far the CSeq of such a BYE is beyond the INVITE's: requests of the early dialog, which is
+/// forgotten, came in between.
+const STRAY_BYE_STEP: u32 = 1 << 16;
+
+fn ack_tag(ack: &[u8]) -> Option<Vec<u8>> {
+    let mut head = Head::new();
+    head.read(ack).ok()?;
+    View::new(ack, &head).to()?.tag.map(<[u8]>::to_vec)
+}

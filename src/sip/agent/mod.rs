@@ -1,0 +1,265 @@
+//! The back-to-back user agent (RFC 7092 "signaling-only"): calls of two legs.
+//!
+//! ```text
+//!   caller ◄── leg A ──► call ◄── leg B ──► device
+//!
+//!   INVITE ─► 100, leg B's INVITE ─► 1xx, 2xx, 3xx–6xx passed back
+//!   in a dialog: INVITE (recovered), ACK, BYE, CANCEL here; UPDATE, INFO, REFER, NOTIFY, PRACK, …
+//!                and methods nobody knows passed to the other leg
+//!   outside: OPTIONS answered, everything else 405
+//! ```
+//!
+//! The two legs of a call live and end together: when one ends, the other gets its BYE and the call
+//! is forgotten; transactions that are still out find no call and clean up after themselves.
+
+mod invite;
+mod relay;
+mod release;
+mod setup;
+
+use super::message::{Method, View, write};
+use super::recovery::Decision;
+use super::session::{Leg, LegId, Sent, Side, Unacknowledged};
+use super::timer::Timer;
+use super::token::Token;
+use super::transaction::{Owner, Received, Stack, Told, Verdict};
+use crate::key::{CallId, ClientId, FlowId, ServerId, Slab};
+
+use super::dialog::MAX_FORWARDS;
+
+/// Methods that are understood, for Allow (RFC 3261 §20.5).
+const ALLOW: &[u8] =
+    b"INVITE, ACK, BYE, CANCEL, OPTIONS, UPDATE, INFO, REFER, NOTIFY, MESSAGE, PRACK";
+
+/// What a caller is told to wait before it tries again while the server cannot take calls, seconds.
+const RETRY_AFTER_SECS: u64 = 5;
+
+/// Calls of a shard and what is done with them.
+#[derive(Debug, Default)]
+pub(super) struct Agent {
+    calls: Slab<CallId, Call>,
+    /// True when no new calls are taken.
+    draining: bool,
+}
+
+/// Two legs.
+#[derive(Debug)]
+struct Call {
+    legs: [Leg; 2],
+}
+
+impl Call {
+    fn leg(&self, side: Side) -> &Leg {
+        &self.legs[side as usize]
+    }
+
+    fn leg_mut(&mut self, side: Side) -> &mut Leg {
+        &mut self.legs[side as usize]
+    }
+}
+
+impl Agent {
+    /// How many calls there are.
+    pub(super) fn len(&self) -> usize {
+        self.calls.len()
+    }
+
+    /// Takes no new calls any more.
+    pub(super) fn drain(&mut self) {
+        self.draining = true;
+    }
+
+    /// True when a drain was asked for and the last call is gone.
+    pub(super) fn is_drained(&self) -> bool {
+        self.draining && self.calls.is_empty()
+    }
+
+    /// A request, well-formed and with the mandatory headers.
+    pub(super) fn on_request(
+        &mut self,
+        stack: &mut Stack,
+        flow: FlowId,
+        request: View<'_>,
+        bytes: &[u8],
+    ) {
+        match request.method() {
+            Method::Ack => return self.on_ack(stack, flow, request),
+            Method::Cancel => return self.on_cancel(stack, flow, request),
+            _ => {}
+        }
+        let server = match stack.receive(flow, request, bytes) {
+            Received::New(server) => server,
+            Received::Repeated => return,
+            Received::Refused => return refuse(stack, flow, request, 503),
+        };
+        match request.to().and_then(|to| to.tag) {
+            Some(tag) => self.on_request_in_dialog(stack, flow, server, request, tag),
+            None => self.on_request_outside(stack, flow, server, request),
+        }
+    }
+
+    /// A transaction of ours has something to tell; `response` is there when it was answered.
+    pub(super) fn on_told(
+        &mut self,
+        stack: &mut Stack,
+        told: Told,
+        response: Option<(FlowId, View<'_>)>,
+    ) {
+        match (told.owner, told.verdict, response) {
+            (Owner::Nobody, _, _) => {}
+            (Owner::Relay { from, leg }, Verdict::Answered { .. }, Some((_, response))) => {
+                self.relay_response(stack, from, leg, response);
+            }
+            // The requester's own timer F has run out as well (RFC 4320 §4.2).
+            (Owner::Relay { from, .. }, Verdict::TimedOut, _) => stack.end_server(from),
+            (Owner::Relay { from, .. }, Verdict::Failed(_) | Verdict::Answered { .. }, _) => {
+                stack.respond(from, 503);
+            }
+            (Owner::Leg(leg), verdict, response) => {
+                self.on_invite_told(stack, leg, told.client, verdict, response);
+            }
+        }
+    }
+
+    /// A timer of a leg, or of a drain.
+    pub(super) fn on_timer(&mut self, stack: &mut Stack, timer: Timer) {
+        match timer {
+            Timer::Retry(leg) => self.on_retry(stack, leg),
+            Timer::Answer(leg) => self.on_answer_timer(stack, leg),
+            Timer::Drain => self.release_all(stack),
+            Timer::B(_)
+            | Timer::C(_)
+            | Timer::F(_)
+            | Timer::H(_)
+            | Timer::L(_)
+            | Timer::M(_)
+            | Timer::Orphan(_)
+            | Timer::Cancelled(_) => {}
+        }
+    }
+
+    fn on_retry(&mut self, stack: &mut Stack, id: LegId) {
+        let Some(call) = self.calls.get_mut(id.call) else { return };
+        if !call.leg_mut(id.side).retry(stack, id) {
+            self.give_up(stack, id);
+        }
+    }
+
+    fn on_answer_timer(&mut self, stack: &mut Stack, id: LegId) {
+        let Some(call) = self.calls.get_mut(id.call) else { return };
+        match call.leg_mut(id.side).on_answer_timer(stack, id) {
+            Some(Unacknowledged::End) => self.release_unacknowledged(stack, id),
+            Some(Unacknowledged::Forget) => self.acknowledge_other(stack, id, None),
+            Some(Unacknowledged::Repeated) | None => {}
+        }
+    }
+
+    fn on_request_in_dialog(
+        &mut self,
+        stack: &mut Stack,
+        flow: FlowId,
+        server: ServerId,
+        request: View<'_>,
+        tag: &[u8],
+    ) {
+        let Some(id) = self.find(stack, tag, request) else { return stack.respond(server, 481) };
+        let Some(call) = self.calls.get_mut(id.call) else { return };
+        let leg = call.leg_mut(id.side);
+        let method = request.method();
+        let cseq = request.cseq().map_or(0, |(number, _)| number);
+        if !leg.dialog.accept_cseq(cseq, method == Method::Invite) {
+            return respond_busy(stack, server);
+        }
+        leg.flow = Some(flow);
+        stack.set_to_tag(server, leg.dialog.local_tag);
+        match method {
+            Method::Invite => self.on_reinvite(stack, id, server, cseq, request),
+            Method::Bye => self.on_bye(stack, id, server, request),
+            _ => self.relay_request(stack, id, server, request),
+        }
+    }
+
+    fn on_request_outside(
+        &mut self,
+        stack: &mut Stack,
+        flow: FlowId,
+        server: ServerId,
+        request: View<'_>,
+    ) {
+        match request.method() {
+            Method::Invite => self.on_new_invite(stack, flow, server, request),
+            Method::Options => {
+                let status = if self.draining { 503 } else { 200 };
+                stack.respond_with(
+                    server,
+                    status,
+                    write::reason_phrase(status).as_bytes(),
+                    |out| {
+                        write::header(out, "Allow", ALLOW);
+                        write::header(out, "Accept", b"application/sdp");
+                        write::body(out, b"");
+                    },
+                );
+            }
+            _ => stack.respond_with(server, 405, write::reason_phrase(405).as_bytes(), |out| {
+                write::header(out, "Allow", ALLOW);
+                write::body(out, b"");
+            }),
+        }
+    }
+
+    /// The leg that a request names by our tag, its own tag and its Call-ID (RFC 3261 §12.2.2).
+    fn find(&self, stack: &Stack, tag: &[u8], request: View<'_>) -> Option<LegId> {
+        let token = Token::parse(tag).filter(|token| token.shard == stack.shard)?;
+        let side = if token.index & 1 == 0 { Side::A } else { Side::B };
+        let call = self.calls.key_at(token.index >> 1)?;
+        let leg = self.calls.get(call)?.leg(side);
+        let same = leg.dialog.local_tag == token && leg.dialog.has_sent(request);
+        same.then_some(LegId { call, side })
+    }
+}
+
+impl Leg {
+    /// CSeq of the INVITE of ours that is under way on this leg.
+    fn invite_cseq(&self, stack: &Stack) -> Option<u32> {
+        let client: ClientId = match self.outgoing.as_ref()?.state {
+            Sent::Attempting(client) | Sent::Answered(client, _) => client,
+            Sent::Waiting => return None,
+        };
+        stack.client(client).map(|client| client.cseq)
+    }
+}
+
+/// Out of order, or an INVITE before the last one was answered (RFC 3261 §12.2.2, §14.2).
+fn respond_busy(stack: &mut Stack, server: ServerId) {
+    let seconds = stack.random() % 11;
+    stack.respond_with(server, 500, write::reason_phrase(500).as_bytes(), |out| {
+        write_retry_after(out, seconds);
+        write::body(out, b"");
+    });
+}
+
+/// Not now: 503 with Retry-After (RFC 3261 §21.5.4).
+fn respond_unavailable(stack: &mut Stack, server: ServerId) {
+    stack.respond_with(server, 503, write::reason_phrase(503).as_bytes(), |out| {
+        write_retry_after(out, RETRY_AFTER_SECS);
+        write::body(out, b"");
+    });
+}
+
+fn write_retry_after(out: &mut Vec<u8>, seconds: u64) {
+    out.extend_from_slice(b"Retry-After: ");
+    write::number(out, seconds);
+    out.extend_from_slice(b"\r\n");
+}
+
+/// Answers a request that gets no transaction.
+fn refuse(stack: &mut Stack, flow: FlowId, request: View<'_>, status: u16) {
+    stack.respond_once(flow, request, status, |out| write::body(out, b""));
+}
+
+/// A header of the request that is being relayed says that it carries a session description.
+fn rest_of_invite(out: &mut Vec<u8>, request: View<'_>) {
+    relay::write_passed(out, request);
+    write::body(out, request.body());
+}

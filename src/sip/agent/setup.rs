@@ -1,0 +1,125 @@
+//! A new call: routing, the two legs, the first INVITE (RFC 3261 §13).
+
+use std::net::SocketAddr;
+
+use super::{Agent, Call, MAX_FORWARDS, respond_unavailable, rest_of_invite};
+use crate::key::{CallId, FlowId, ServerId};
+use crate::options::{DeviceId, ForeignCallers, Options};
+use crate::sip::dialog::Dialog;
+use crate::sip::message::{Uri, View};
+use crate::sip::session::{Incoming, Leg, LegId, Side};
+use crate::sip::token::Token;
+use crate::sip::transaction::Stack;
+
+/// Where a new call comes from and goes to.
+struct Route {
+    caller: Option<DeviceId>,
+    callee: DeviceId,
+    /// Request-URI on the callee's leg.
+    uri: Vec<u8>,
+    address: SocketAddr,
+}
+
+impl Agent {
+    /// An INVITE outside any dialog.
+    pub(super) fn on_new_invite(
+        &mut self,
+        stack: &mut Stack,
+        flow: FlowId,
+        server: ServerId,
+        invite: View<'_>,
+    ) {
+        let full = self.calls.len() >= stack.options.limits.calls_max as usize;
+        if self.draining || full || !stack.has_room_for_client() {
+            return respond_unavailable(stack, server);
+        }
+        let Some(peer) = stack.flows.get(flow).map(|flow| flow.peer) else {
+            return stack.end_server(server);
+        };
+        let route = match find_route(&stack.options, peer, invite) {
+            Ok(route) => route,
+            Err(status) => return stack.respond(server, status),
+        };
+        let max_forwards = invite.max_forwards().unwrap_or(MAX_FORWARDS);
+        if max_forwards == 0 {
+            return stack.respond(server, 483);
+        }
+        let CallId(key) = self.calls.next_key();
+        let tags = [stack.token(key.index << 1), stack.token(key.index << 1 | 1)];
+        let Some(legs) = make_legs(stack, flow, peer, &route, invite, tags) else {
+            return stack.respond(server, 400);
+        };
+        stack.set_to_tag(server, tags[0]);
+        stack.respond(server, 100);
+        let call = self.calls.insert(Call { legs });
+        let Some(call_mut) = self.calls.get_mut(call) else { return };
+        call_mut.leg_mut(Side::A).incoming = Some(Incoming {
+            server,
+            cseq: invite.cseq().map_or(0, |(number, _)| number),
+            initial: true,
+            accepted: None,
+        });
+        let id = LegId { call, side: Side::B };
+        let offered = invite.has_offer();
+        call_mut.leg_mut(Side::B).send_invite(stack, id, max_forwards - 1, offered, |out| {
+            rest_of_invite(out, invite);
+        });
+    }
+}
+
+/// Decides who calls whom, or with which status the call is refused.
+fn find_route(options: &Options, peer: SocketAddr, invite: View<'_>) -> Result<Route, u16> {
+    let from = invite.from().and_then(|from| from.uri());
+    let caller = options.caller(peer.ip(), &from.map_or(String::new(), |uri| number(&uri)));
+    if caller.is_none() && options.foreign_callers == ForeignCallers::Refuse {
+        return Err(403);
+    }
+    let uri = Uri::parse(invite.request_uri()).ok_or(416u16)?;
+    let number = number(&uri);
+    let callee = options.route(&number).ok_or(404u16)?;
+    let device = options.device(callee).ok_or(404u16)?;
+    let uri = if device.contact_has_user {
+        device.contact.as_bytes().to_vec()
+    } else {
+        let user = uri.user.unwrap_or_default();
+        [b"sip:", user, b"@", device.address.to_string().as_bytes(), b";transport=tcp"].concat()
+    };
+    Ok(Route { caller, callee, uri, address: device.address })
+}
+
+/// The user part as a number to look up; empty when there is none or it is no text.
+fn number(uri: &Uri<'_>) -> String {
+    uri.user.and_then(|user| std::str::from_utf8(user).ok()).unwrap_or_default().to_owned()
+}
+
+fn make_legs(
+    stack: &mut Stack,
+    flow: FlowId,
+    peer: SocketAddr,
+    route: &Route,
+    invite: View<'_>,
+    tags: [Token; 2],
+) -> Option<[Leg; 2]> {
+    let call_id = format!("{:016x}{:016x}", stack.random(), stack.random());
+    let fallback =
+        route.caller.and_then(|id| stack.options.device(id)).map(|device| device.address);
+    let a = Leg {
+        dialog: Dialog::of_invite(invite, tags[0])?,
+        confirmed: false,
+        device: route.caller,
+        flow: Some(flow),
+        fallback: fallback.unwrap_or(peer),
+        outgoing: None,
+        incoming: None,
+    };
+    let b = Leg {
+        dialog: Dialog::to_target(invite, tags[1], call_id.as_bytes(), &route.uri)?,
+        confirmed: false,
+        device: Some(route.callee),
+        flow: None,
+        fallback: route.address,
+        outgoing: None,
+        incoming: None,
+    };
+    Some([a, b])
+}

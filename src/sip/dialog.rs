@@ -1,0 +1,308 @@
+//! Dialogs (RFC 3261 §12): what both ends remember of each other, and the head of a request in one.
+
+use std::net::SocketAddr;
+
+use super::message::{NameAddr, Uri, View, write};
+use super::token::Token;
+use super::transaction::write_cseq;
+
+/// One dialog, early or confirmed, seen from the server.
+#[derive(Debug)]
+pub(super) struct Dialog {
+    pub(super) local_tag: Token,
+    /// `None` until the peer's first response that has one.
+    pub(super) remote_tag: Option<Box<[u8]>>,
+    call_id: Box<[u8]>,
+    /// From or To of ours, without tag.
+    local: Box<[u8]>,
+    /// From or To of the peer's, without tag.
+    remote: Box<[u8]>,
+    /// CSeq of the last request sent.
+    local_cseq: u32,
+    /// CSeq of the last request received.
+    remote_cseq: Option<u32>,
+    /// URI of the peer's Contact.
+    remote_target: Box<[u8]>,
+    /// Route values, next hop first.
+    route_set: Vec<Box<[u8]>>,
+}
+
+/// Routes that a dialog keeps; further ones are dropped, and a peer behind so many proxies cannot
+/// be reached.
+pub(super) const ROUTES_MAX: usize = 32;
+
+/// CSeq of the first request of a dialog of ours.
+const FIRST_CSEQ: u32 = 1;
+
+impl Dialog {
+    /// The dialog that a received INVITE begins (RFC 3261 §12.1.1).
+    pub(super) fn of_invite(invite: View<'_>, local_tag: Token) -> Option<Self> {
+        let (from, to) = (invite.from()?, invite.to()?);
+        Some(Self {
+            local_tag,
+            remote_tag: from.tag.map(Box::from),
+            call_id: Box::from(invite.call_id()?),
+            local: without_tag(&to),
+            remote: without_tag(&from),
+            local_cseq: FIRST_CSEQ - 1,
+            remote_cseq: invite.cseq().map(|(number, _)| number),
+            remote_target: Box::from(invite.contact()?.uri),
+            route_set: invite.record_routes().take(ROUTES_MAX).map(Box::from).collect(),
+        })
+    }
+
+    /// The dialog that a sent INVITE is to begin (RFC 3261 §12.1.2): the names of the received one,
+    /// a Call-ID and a tag of ours.
+    pub(super) fn to_target(
+        invite: View<'_>,
+        local_tag: Token,
+        call_id: &[u8],
+        target: &[u8],
+    ) -> Option<Self> {
+        Some(Self {
+            local_tag,
+            remote_tag: None,
+            call_id: Box::from(call_id),
+            local: without_tag(&invite.from()?),
+            remote: without_tag(&invite.to()?),
+            local_cseq: FIRST_CSEQ - 1,
+            remote_cseq: None,
+            remote_target: Box::from(target),
+            route_set: Vec::new(),
+        })
+    }
+
+    /// The dialog of a 2xx that nobody waits for, as far as its ACK and BYE need it.
+    pub(super) fn of_stray(invite: View<'_>, response: View<'_>) -> Option<Self> {
+        let (from, to) = (invite.from()?, response.to()?);
+        let contact = response.contact().map_or(invite.request_uri(), |contact| contact.uri);
+        let mut routes: Vec<Box<[u8]>> =
+            response.record_routes().take(ROUTES_MAX).map(Box::from).collect();
+        routes.reverse();
+        if routes.is_empty() {
+            routes = invite.routes().take(ROUTES_MAX).map(Box::from).collect();
+        }
+        Some(Self {
+            local_tag: from.tag.and_then(Token::parse)?,
+            remote_tag: to.tag.map(Box::from),
+            call_id: Box::from(invite.call_id()?),
+            local: without_tag(&from),
+            remote: without_tag(&to),
+            local_cseq: FIRST_CSEQ,
+            remote_cseq: None,
+            remote_target: Box::from(contact),
+            route_set: routes,
+        })
+    }
+
+    /// Takes tag, target and routes of a response that makes the dialog early or confirmed. A
+    /// downstream fork is folded into this one dialog: the newest branch counts.
+    pub(super) fn on_response(&mut self, response: View<'_>) {
+        let tag = response.to().and_then(|to| to.tag);
+        if let Some(tag) = tag
+            && self.remote_tag.as_deref() != Some(tag)
+        {
+            self.remote_tag = Some(Box::from(tag));
+        }
+        self.refresh_target(response);
+        let mut routes: Vec<_> = response.record_routes().take(ROUTES_MAX).map(Box::from).collect();
+        routes.reverse();
+        self.route_set = routes;
+    }
+
+    /// A target refresh: re-INVITE, UPDATE and their 2xx (RFC 3261 §12.2, RFC 3311 §5).
+    pub(super) fn refresh_target(&mut self, message: View<'_>) {
+        if let Some(contact) = message.contact()
+            && Uri::parse(contact.uri).is_some()
+            && *self.remote_target != *contact.uri
+        {
+            self.remote_target = Box::from(contact.uri);
+        }
+    }
+
+    /// True when a request with this Call-ID and From tag belongs here (RFC 3261 §12.2.2).
+    pub(super) fn has_sent(&self, request: View<'_>) -> bool {
+        let tag = request.from().and_then(|from| from.tag);
+        request.call_id() == Some(&*self.call_id) && tag == self.remote_tag.as_deref()
+    }
+
+    /// Notes the CSeq of a received request; false when it is out of order (RFC 3261 §12.2.2). An
+    /// INVITE must be newer; another request may be a repetition over a new connection.
+    pub(super) fn accept_cseq(&mut self, cseq: u32, invite: bool) -> bool {
+        let in_order = match self.remote_cseq {
+            None => true,
+            Some(last) if invite => cseq > last,
+            Some(last) => cseq >= last,
+        };
+        if in_order {
+            self.remote_cseq = Some(cseq);
+        }
+        in_order
+    }
+
+    /// The CSeq of the next request.
+    pub(super) fn next_cseq(&mut self) -> u32 {
+        self.local_cseq += 1;
+        self.local_cseq
+    }
+
+    /// Where requests of this dialog go, when that is an address (RFC 3261 §12.2.1.1).
+    pub(super) fn next_hop(&self) -> Option<SocketAddr> {
+        let uri = match self.route_set.first() {
+            Some(route) => NameAddr::parse(route)?.uri,
+            None => &self.remote_target,
+        };
+        Uri::parse(uri)?.socket_addr(5060)
+    }
+
+    /// Writes the start line and the headers that the server owns (RFC 3261 §12.2.1.1). The body's
+    /// length is left to the caller.
+    pub(super) fn write_request(&self, out: &mut Vec<u8>, head: &RequestHead<'_>) {
+        let strict = self.route_set.first().filter(|route| !is_loose(route));
+        let target = match strict {
+            Some(route) => NameAddr::parse(route).map_or(&*self.remote_target, |route| route.uri),
+            None => &self.remote_target,
+        };
+        write::request_line(out, head.method, target);
+        write_via(out, head.sent_by, head.branch);
+        out.extend_from_slice(b"Max-Forwards: ");
+        write::number(out, u64::from(head.max_forwards));
+        out.extend_from_slice(b"\r\nFrom: ");
+        out.extend_from_slice(&self.local);
+        out.extend_from_slice(b";tag=");
+        out.extend_from_slice(&self.local_tag.to_bytes());
+        out.extend_from_slice(b"\r\nTo: ");
+        out.extend_from_slice(&self.remote);
+        if let Some(tag) = &self.remote_tag {
+            out.extend_from_slice(b";tag=");
+            out.extend_from_slice(tag);
+        }
+        out.extend_from_slice(b"\r\n");
+        write::header(out, "Call-ID", &self.call_id);
+        write_cseq(out, head.cseq, head.method);
+        for route in self.route_set.iter().skip(usize::from(strict.is_some())) {
+            write::header(out, "Route", route);
+        }
+        if strict.is_some() {
+            out.extend_from_slice(b"Route: <");
+            out.extend_from_slice(&self.remote_target);
+            out.extend_from_slice(b">\r\n");
+        }
+        if head.contact {
+            write_contact(out, head.sent_by);
+        }
+    }
+}
+
+/// What differs between the requests of one dialog.
+pub(super) struct RequestHead<'a> {
+    pub(super) method: &'a [u8],
+    pub(super) branch: Token,
+    pub(super) cseq: u32,
+    pub(super) max_forwards: u8,
+    pub(super) sent_by: &'a str,
+    pub(super) contact: bool,
+}
+
+/// Max-Forwards of a request that does not come from another one (RFC 3261 §8.1.1.6).
+pub(super) const MAX_FORWARDS: u8 = 70;
+
+/// Appends the server's Via.
+pub(super) fn write_via(out: &mut Vec<u8>, sent_by: &str, branch: Token) {
+    out.extend_from_slice(b"Via: SIP/2.0/TCP ");
+    out.extend_from_slice(sent_by.as_bytes());
+    out.extend_from_slice(b";branch=z9hG4bK");
+    out.extend_from_slice(&branch.to_bytes());
+    out.extend_from_slice(b"\r\n");
+}
+
+/// Appends the server's Contact: a listening address, so that a peer that lost the flow finds it.
+pub(super) fn write_contact(out: &mut Vec<u8>, sent_by: &str) {
+    out.extend_from_slice(b"Contact: <sip:");
+    out.extend_from_slice(sent_by.as_bytes());
+    out.extend_from_slice(b";transport=tcp>\r\n");
+}
+
+fn without_tag(address: &NameAddr<'_>) -> Box<[u8]> {
+    let (before, after) = address.without_tag();
+    [before, after].concat().into()
+}
+
+fn is_loose(route: &[u8]) -> bool {
+    NameAddr::parse(route)
+        .and_then(|route| Uri::parse(route.uri)?.param("lr").map(|_| ()))
+        .is_some()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::key::ShardId;
+    use crate::sip::message::Head;
+
+    const INVITE: &[u8] = b"INVITE sip:7001@127.0.0.1 SIP/2.0\r\n\
+        Via: SIP/2.0/TCP 127.0.0.9:5060;branch=z9hG4bK1\r\n\
+        Record-Route: <sip:127.0.0.7;lr>, <sip:127.0.0.8:5070;lr>\r\n\
+        From: \"A\" <sip:a@x>;tag=ft;x=1\r\nTo: <sip:7001@x>\r\nCall-ID: c@x\r\nCSeq: 7 INVITE\r\n\
+        Contact: <sip:a@127.0.0.9:5060;transport=tcp>\r\nContent-Length: 0\r\n\r\n";
+
+    fn token() -> Token {
+        Token { shard: ShardId(1), index: 2, cookie: 3 }
+    }
+
+    fn dialog(bytes: &[u8]) -> Dialog {
+        let mut head = Head::new();
+        head.read(bytes).unwrap();
+        Dialog::of_invite(View::new(bytes, &head), token()).unwrap()
+    }
+
+    fn written(dialog: &Dialog) -> String {
+        let mut out = Vec::new();
+        let head = RequestHead {
+            method: b"BYE",
+            branch: token(),
+            cseq: 1,
+            max_forwards: 70,
+            sent_by: "127.0.0.1:5060",
+            contact: false,
+        };
+        dialog.write_request(&mut out, &head);
+        String::from_utf8(out).unwrap()
+    }
+
+    #[test]
+    fn a_request_goes_along_the_recorded_route_to_the_contact() {
+        let dialog = dialog(INVITE);
+        assert_eq!(dialog.next_hop(), Some("127.0.0.7:5060".parse().unwrap()));
+        let text = written(&dialog);
+        assert!(text.starts_with("BYE sip:a@127.0.0.9:5060;transport=tcp SIP/2.0\r\n"), "{text}");
+        assert!(text.contains("To: \"A\" <sip:a@x>;x=1;tag=ft\r\n"), "{text}");
+        assert!(
+            text.contains("Route: <sip:127.0.0.7;lr>\r\nRoute: <sip:127.0.0.8:5070;lr>\r\n"),
+            "{text}"
+        );
+    }
+
+    #[test]
+    fn a_strict_router_stands_in_the_request_line_and_the_contact_comes_last() {
+        let strict = String::from_utf8_lossy(INVITE).replace("127.0.0.7;lr", "127.0.0.7");
+        let text = written(&dialog(strict.as_bytes()));
+        assert!(text.starts_with("BYE sip:127.0.0.7 SIP/2.0\r\n"), "{text}");
+        assert!(
+            text.ends_with(
+                "Route: <sip:127.0.0.8:5070;lr>\r\n\
+                 Route: <sip:a@127.0.0.9:5060;transport=tcp>\r\n"
+            ),
+            "{text}"
+        );
+    }
+
+    #[test]
+    fn an_invite_must_be_newer_than_the_last_request_and_others_not_older() {
+        let mut dialog = dialog(INVITE);
+        assert!(!dialog.accept_cseq(7, true));
+        assert!(dialog.accept_cseq(7, false));
+        assert!(dialog.accept_cseq(9, true));
+        assert!(!dialog.accept_cseq(8, false));
+    }
+}

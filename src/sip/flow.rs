@@ -1,0 +1,168 @@
+//! Flows: open or opening connections, and the client transactions that wait on each.
+//!
+//! ```text
+//!              accept                          connect (first request for a target)
+//!                │                                │
+//!                ▼                                ▼
+//!             ┌──────┐   opened              ┌────────────┐
+//!             │ Open │◄──────────────────────│ Connecting │
+//!             └──┬───┘                       └─────┬──────┘
+//!                └───────── failed, closed ────────┘──► gone: every waiting transaction is told
+//! ```
+//!
+//! A request that is written to a flow is answered for: its transaction is in the flow's list until
+//! a final response comes, and the flow's death walks that list.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+
+use foldhash::SharedSeed;
+use foldhash::fast::SeedableRandomState;
+
+use crate::key::{ClientId, FlowId, Slab};
+
+/// One connection.
+#[derive(Debug)]
+pub(super) struct Flow {
+    /// The peer's end; for a flow of ours, the target.
+    pub(super) peer: SocketAddr,
+    pub(super) direction: Direction,
+    /// False while it is connecting.
+    pub(super) open: bool,
+    /// Client transactions that have no final response yet.
+    waiting: Vec<ClientId>,
+}
+
+/// Who opened a flow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Direction {
+    /// The peer, from an ephemeral port.
+    Inbound,
+    /// We did.
+    Outbound,
+}
+
+/// All flows of an endpoint.
+#[derive(Debug)]
+pub(super) struct Flows {
+    slab: Slab<FlowId, Flow>,
+    /// The one outbound flow to each target: legs that wait for the same target share it.
+    by_target: HashMap<SocketAddr, FlowId, SeedableRandomState>,
+}
+
+impl Flows {
+    /// No flows yet; `seed` makes the look-up by target unpredictable for peers.
+    pub(super) fn new(seed: u64) -> Self {
+        let state = SeedableRandomState::with_seed(seed, SharedSeed::global_fixed());
+        Self { slab: Slab::new(), by_target: HashMap::with_hasher(state) }
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.slab.len()
+    }
+
+    pub(super) fn get(&self, id: FlowId) -> Option<&Flow> {
+        self.slab.get(id)
+    }
+
+    /// Takes a flow that `peer` opened.
+    pub(super) fn accept(&mut self, peer: SocketAddr) -> FlowId {
+        let waiting = Vec::new();
+        self.slab.insert(Flow { peer, direction: Direction::Inbound, open: true, waiting })
+    }
+
+    /// The flow to `target`, and true when it is new and must be connected.
+    pub(super) fn outbound(&mut self, target: SocketAddr) -> (FlowId, bool) {
+        if let Some(&id) = self.by_target.get(&target) {
+            return (id, false);
+        }
+        let (direction, waiting) = (Direction::Outbound, Vec::new());
+        let id = self.slab.insert(Flow { peer: target, direction, open: false, waiting });
+        self.by_target.insert(target, id);
+        (id, true)
+    }
+
+    /// Notes that a connection is open.
+    pub(super) fn opened(&mut self, id: FlowId) {
+        if let Some(flow) = self.slab.get_mut(id) {
+            flow.open = true;
+        }
+    }
+
+    /// Forgets a flow; its [`waiting`](Flow::into_waiting) transactions are the caller's to tell.
+    pub(super) fn remove(&mut self, id: FlowId) -> Option<Flow> {
+        let flow = self.slab.remove(id)?;
+        if flow.direction == Direction::Outbound {
+            self.by_target.remove(&flow.peer);
+        }
+        Some(flow)
+    }
+
+    /// Lets `client` wait on a flow; gives its place in the list.
+    pub(super) fn wait(&mut self, id: FlowId, client: ClientId) -> u32 {
+        let Some(flow) = self.slab.get_mut(id) else { return 0 };
+        flow.waiting.push(client);
+        flow.waiting.len() as u32 - 1
+    }
+
+    /// Takes `client` off the list, where it has place `slot`; gives the one that has that place
+    /// now, if any. O(1).
+    pub(super) fn answered(&mut self, id: FlowId, client: ClientId, slot: u32) -> Option<ClientId> {
+        let waiting = &mut self.slab.get_mut(id)?.waiting;
+        if waiting.get(slot as usize) != Some(&client) {
+            return None;
+        }
+        waiting.swap_remove(slot as usize);
+        if waiting.is_empty() && waiting.capacity() > WAITING_RETAINED {
+            *waiting = Vec::new();
+        }
+        waiting.get(slot as usize).copied()
+    }
+}
+
+impl Flow {
+    /// The client transactions that wait, in the order they came as far as none was answered in
+    /// between.
+    pub(super) fn into_waiting(self) -> Vec<ClientId> {
+        self.waiting
+    }
+}
+
+/// Places that a flow keeps when nothing waits on it.
+const WAITING_RETAINED: usize = 32;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::key::Key;
+
+    fn client(index: u32) -> ClientId {
+        ClientId(Key { index, generation: 1 })
+    }
+
+    #[test]
+    fn requests_for_one_target_share_one_flow_until_it_is_gone() {
+        let mut flows = Flows::new(1);
+        let target = "127.0.0.2:5060".parse().unwrap();
+        let (first, new) = flows.outbound(target);
+        assert!(new);
+        assert_eq!(flows.outbound(target), (first, false));
+        flows.remove(first);
+        let (second, new) = flows.outbound(target);
+        assert!(new);
+        assert_ne!(first, second);
+    }
+
+    #[test]
+    fn the_death_of_a_flow_names_exactly_those_who_still_wait() {
+        let mut flows = Flows::new(1);
+        let id = flows.accept("127.0.0.2:40000".parse().unwrap());
+        let mut slots: Vec<u32> = (0..4).map(|n| flows.wait(id, client(n))).collect();
+        let moved = flows.answered(id, client(1), slots[1]).unwrap();
+        assert_eq!(moved, client(3));
+        slots[3] = slots[1];
+        assert_eq!(flows.answered(id, client(3), slots[3]), Some(client(2)));
+        assert_eq!(flows.remove(id).unwrap().into_waiting(), [client(0), client(2)]);
+        assert!(flows.remove(id).is_none());
+    }
+}

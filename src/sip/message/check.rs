@@ -1,0 +1,91 @@
+//! Whether a message has what every message needs (RFC 3261 §8.1.1, §8.2, §16.3).
+
+use super::addr::is_absolute;
+use super::frame::{FrameError, content_length};
+use super::head::{HeadError, Start};
+use super::method::Method;
+use super::name::Name;
+use super::uri::Uri;
+use super::view::View;
+
+/// Headers that occur once at most, in the order in which a repetition is reported.
+const ONCE: [Name; 5] = [Name::From, Name::To, Name::CallId, Name::CSeq, Name::MaxForwards];
+
+impl View<'_> {
+    /// Checks the start line's contents, and that Via, From, To, Call-ID and CSeq are there, once
+    /// where only one makes sense, and can be read; that Max-Forwards and Content-Length can, if
+    /// they are there; that CSeq is for this method; that the body is not cut short.
+    ///
+    /// Only the topmost Via is read: the others are for whoever sent the message.
+    ///
+    /// # Errors
+    /// The first thing found wrong, of a message of which [`Head::read`](super::Head::read) found
+    /// nothing.
+    pub fn check(&self) -> Result<(), HeadError> {
+        if let Some(&name) = ONCE.iter().find(|&&name| self.head.is_repeated(name)) {
+            return Err(HeadError::Repeated(name));
+        }
+        self.require(Name::Via, self.via().is_some())?;
+        self.require(Name::From, self.from().is_some())?;
+        self.require(Name::To, self.to().is_some())?;
+        self.require(Name::CallId, self.call_id().is_some())?;
+        let cseq = self.cseq();
+        self.require(Name::CSeq, cseq.is_some())?;
+        let cseq_method = cseq.map_or(&[][..], |(_, method)| method);
+        match self.head.start {
+            Start::Request { method, .. } => {
+                if cseq_method != self.method_bytes() {
+                    let cseq = Method::parse(cseq_method);
+                    return Err(HeadError::CSeqMethod { request: method, cseq });
+                }
+                self.check_request_uri()?;
+                if self.first(Name::MaxForwards).is_some() && self.max_forwards().is_none() {
+                    return Err(HeadError::Value(Name::MaxForwards));
+                }
+            }
+            Start::Response { status, .. } => {
+                if !(100..700).contains(&status) {
+                    return Err(HeadError::Status(status));
+                }
+            }
+            Start::None => return Err(HeadError::StartLine),
+        }
+        self.check_content_length()
+    }
+
+    /// Tells a missing header from one that cannot be read.
+    fn require(&self, name: Name, can_be_read: bool) -> Result<(), HeadError> {
+        if can_be_read {
+            Ok(())
+        } else if self.first(name).is_none() {
+            Err(HeadError::Missing(name))
+        } else {
+            Err(HeadError::Value(name))
+        }
+    }
+
+    /// Other schemes are for the application to refuse, with 416.
+    fn check_request_uri(&self) -> Result<(), HeadError> {
+        let uri = self.request_uri();
+        let scheme_len = uri.iter().position(|&byte| byte == b':').unwrap_or(0);
+        let scheme = &uri[..scheme_len];
+        let is_sip = scheme.eq_ignore_ascii_case(b"sip") || scheme.eq_ignore_ascii_case(b"sips");
+        let is_sane = if is_sip { Uri::parse(uri).is_some() } else { is_absolute(uri) };
+        if is_sane { Ok(()) } else { Err(HeadError::RequestUri) }
+    }
+
+    fn check_content_length(&self) -> Result<(), HeadError> {
+        if self.head.is_repeated(Name::ContentLength) {
+            return Err(FrameError::ConflictingContentLength.into());
+        }
+        let Some(value) = self.first(Name::ContentLength) else {
+            return Ok(());
+        };
+        let content_length = content_length(value)?;
+        let found = self.body().len();
+        if found < content_length {
+            return Err(HeadError::BodyTooShort { content_length, found });
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,186 @@
+//! SIP and SIPS URIs (RFC 3261 §19.1).
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+
+use super::lex::is_one_word;
+use super::via::port_number;
+
+/// A `sip` or `sips` URI, as written: escapes are not decoded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Uri<'a> {
+    /// `sip` or `sips`, in whatever case.
+    pub scheme: &'a [u8],
+    /// The user, without password; it may contain `;`, `?` and `/`.
+    pub user: Option<&'a [u8]>,
+    /// The host; an IPv6 address keeps its brackets.
+    pub host: &'a [u8],
+    /// The port.
+    pub port: Option<u16>,
+    /// What follows the first `;` after the host, up to the headers.
+    pub params: &'a [u8],
+    /// What follows the `?`.
+    pub headers: &'a [u8],
+}
+
+impl<'a> Uri<'a> {
+    /// Reads a URI. `None` when it is malformed or has another scheme.
+    pub fn parse(text: &'a [u8]) -> Option<Self> {
+        let colon = memchr::memchr(b':', text)?;
+        let (scheme, rest) = (&text[..colon], &text[colon + 1..]);
+        if !scheme.eq_ignore_ascii_case(b"sip") && !scheme.eq_ignore_ascii_case(b"sips") {
+            return None;
+        }
+        if !is_one_word(rest) || memchr::memchr3(b'<', b'>', b'"', rest).is_some() {
+            return None;
+        }
+        let (user, rest) = match memchr::memchr(b'@', rest) {
+            Some(at) => (Some(user(&rest[..at])?), &rest[at + 1..]),
+            None => (None, rest),
+        };
+        // Elsewhere `@` must be escaped: with two of them, who says which one ends the user?
+        if memchr::memchr(b'@', rest).is_some() {
+            return None;
+        }
+        let (rest, headers) = split(rest, b'?');
+        let (hostport, params) = split(rest, b';');
+        let (host, port) = host_and_port(hostport)?;
+        Some(Self { scheme, user, host, port, params, headers })
+    }
+
+    /// The URI parameter `name`, in any case: `Some(None)` when it has no value.
+    pub fn param(&self, name: &str) -> Option<Option<&'a [u8]>> {
+        self.params.split(|&byte| byte == b';').find_map(|param| {
+            let equals = param.iter().position(|&byte| byte == b'=');
+            let found = &param[..equals.unwrap_or(param.len())];
+            let value = equals.map(|equals| &param[equals + 1..]);
+            found.eq_ignore_ascii_case(name.as_bytes()).then_some(value)
+        })
+    }
+
+    /// True for `sips`.
+    pub fn is_secure(&self) -> bool {
+        self.scheme.len() == 4
+    }
+
+    /// The host, when it is an address.
+    pub fn ip(&self) -> Option<IpAddr> {
+        ip(self.host)
+    }
+
+    /// The host and port, when the host is an address.
+    pub fn socket_addr(&self, default_port: u16) -> Option<SocketAddr> {
+        Some(SocketAddr::new(self.ip()?, self.port.unwrap_or(default_port)))
+    }
+}
+
+/// The address `host`, IPv6 in brackets.
+fn ip(host: &[u8]) -> Option<IpAddr> {
+    match host {
+        [b'[', address @ .., b']'] => {
+            let address: Ipv6Addr = std::str::from_utf8(address).ok()?.parse().ok()?;
+            Some(IpAddr::V6(address))
+        }
+        _ => {
+            let address: Ipv4Addr = std::str::from_utf8(host).ok()?.parse().ok()?;
+            Some(IpAddr::V4(address))
+        }
+    }
+}
+
+/// The user of userinfo, which must not be empty.
+fn user(userinfo: &[u8]) -> Option<&[u8]> {
+    let (user, _password) = split(userinfo, b':');
+    (!user.is_empty()).then_some(user)
+}
+
+/// What is before the first `separator`, and what is after it.
+fn split(text: &[u8], separator: u8) -> (&[u8], &[u8]) {
+    match memchr::memchr(separator, text) {
+        Some(at) => (&text[..at], &text[at + 1..]),
+        None => (text, &[]),
+    }
+}
+
+fn host_and_port(text: &[u8]) -> Option<(&[u8], Option<u16>)> {
+    let host_end = host_len(text)?;
+    match &text[host_end..] {
+        [] => Some((text, None)),
+        [b':', port @ ..] => Some((&text[..host_end], Some(port_number(port)?))),
+        _ => None,
+    }
+}
+
+/// Bytes of the host that `text` begins with.
+pub(super) fn host_len(text: &[u8]) -> Option<usize> {
+    let len = if text.first() == Some(&b'[') {
+        let close = text.iter().position(|&byte| byte == b']')?;
+        let is_ipv6 = |byte: &u8| byte.is_ascii_hexdigit() || matches!(byte, b':' | b'.');
+        if close == 1 || !text[1..close].iter().all(is_ipv6) {
+            return None;
+        }
+        close + 1
+    } else {
+        let is_host =
+            |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_');
+        text.iter().position(|byte| !is_host(byte)).unwrap_or(text.len())
+    };
+    (len > 0).then_some(len)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_parts_of_a_uri_are_found() {
+        let uri =
+            Uri::parse(b"SIPS:al;ice?x:pw@[2001:db8::9]:5061;transport=tcp;LR;ttl=1?a=b").unwrap();
+        assert!(uri.is_secure());
+        assert_eq!(uri.user, Some(&b"al;ice?x"[..]));
+        assert_eq!(uri.host, b"[2001:db8::9]");
+        assert_eq!(uri.port, Some(5061));
+        assert_eq!(uri.param("Transport"), Some(Some(&b"tcp"[..])));
+        assert_eq!(uri.param("lr"), Some(None));
+        assert_eq!(uri.param("maddr"), None);
+        assert_eq!(uri.headers, b"a=b");
+        assert_eq!(uri.socket_addr(1), Some("[2001:db8::9]:5061".parse().unwrap()));
+    }
+
+    #[test]
+    fn only_addresses_have_a_socket_address() {
+        let addr = |text: &str| Uri::parse(text.as_bytes()).unwrap().socket_addr(5060);
+        assert_eq!(addr("sip:192.0.2.1"), Some("192.0.2.1:5060".parse().unwrap()));
+        assert_eq!(addr("sip:x@192.0.2.1:7"), Some("192.0.2.1:7".parse().unwrap()));
+        assert_eq!(addr("sip:example.com"), None);
+        assert_eq!(addr("sip:192.0.2.256"), None);
+    }
+
+    #[test]
+    fn malformed_uris_are_none() {
+        for text in [
+            "",
+            "sip",
+            "sip:",
+            ":x",
+            "tel:+1",
+            "sip:@h",
+            "sip::pw@h",
+            "sip:a@",
+            "sip:a@b@c",
+            "sip:h:",
+            "sip:h:65536",
+            "sip:h:x",
+            "sip:h :1",
+            "sip:[::1",
+            "sip:[]",
+            "sip:[x]",
+            "sip:a b@h",
+            "sip:<h>",
+            "sip:h/x",
+            " sip:h",
+            "sip:h\"",
+        ] {
+            assert_eq!(Uri::parse(text.as_bytes()), None, "{text}");
+        }
+    }
+}

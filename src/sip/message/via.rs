@@ -1,0 +1,106 @@
+//! Via (RFC 3261 §20.42; `rport`: RFC 3581).
+
+use super::lex::{Params, digits_at, is_token_text, number, skip_lws, trim};
+use super::uri::host_len;
+use crate::sip::Token;
+
+/// One value of a Via header.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Via<'a> {
+    /// This one value, without white space around it.
+    pub value: &'a [u8],
+    /// The transport as written: `TCP`, `TLS`, `UDP`, …
+    pub transport: &'a [u8],
+    /// The host of sent-by; an IPv6 address keeps its brackets.
+    pub host: &'a [u8],
+    /// The port of sent-by.
+    pub port: Option<u16>,
+    /// Names the transaction; `None` in messages of RFC 2543.
+    pub branch: Option<&'a [u8]>,
+    /// The address that the request came from; an IPv6 address may have brackets.
+    pub received: Option<&'a [u8]>,
+    /// `Some(None)` asks for the port that the request came from, `Some(Some(_))` tells it.
+    pub rport: Option<Option<u16>>,
+}
+
+/// What the branches of RFC 3261 begin with (§8.1.1.7).
+pub const MAGIC_COOKIE: &[u8] = b"z9hG4bK";
+
+impl<'a> Via<'a> {
+    /// Reads the first value of a Via header. White space and folds may be around each part.
+    pub fn parse(header: &'a [u8]) -> Option<Self> {
+        let (protocol, at) = part(header, 0, b'/')?;
+        let (version, at) = part(header, at, b'/')?;
+        if !protocol.eq_ignore_ascii_case(b"SIP") || version != b"2.0" {
+            return None;
+        }
+        let start = skip_lws(header, at);
+        let transport_end = start + header[start..].iter().position(|&byte| byte <= b' ')?;
+        let transport = &header[start..transport_end];
+        let host_start = skip_lws(header, transport_end);
+        let host_end = host_start + host_len(header.get(host_start..)?)?;
+        if !is_token_text(transport) {
+            return None;
+        }
+        let (port, at) = port(header, host_end)?;
+        let mut via = Self {
+            value: &[],
+            transport,
+            host: &header[host_start..host_end],
+            port,
+            branch: None,
+            received: None,
+            rport: None,
+        };
+        let mut params = Params::new(header, at, true);
+        while let Some(param) = params.next().ok()? {
+            // RFC 4475 §3.1.2.1: semicolons with nothing between them spoil a Via.
+            match param.name {
+                [] => return None,
+                name if name.eq_ignore_ascii_case(b"branch") => {
+                    // Of two branches another element may take the other one.
+                    let branch = param.value.filter(|branch| !branch.is_empty())?;
+                    if via.branch.replace(branch).is_some() {
+                        return None;
+                    }
+                }
+                name if name.eq_ignore_ascii_case(b"received") => via.received = param.value,
+                name if name.eq_ignore_ascii_case(b"rport") => {
+                    via.rport = Some(param.value.and_then(port_number));
+                }
+                _ => {}
+            }
+        }
+        via.value = trim(&header[..params.end()]);
+        Some(via)
+    }
+
+    /// What follows the magic cookie of the branch, when we made it.
+    pub fn token(&self) -> Option<Token> {
+        let (cookie, rest) = self.branch?.split_at_checked(MAGIC_COOKIE.len())?;
+        if cookie.eq_ignore_ascii_case(MAGIC_COOKIE) { Token::parse(rest) } else { None }
+    }
+}
+
+/// The text before the `end` byte, and the position behind that.
+fn part(bytes: &[u8], at: usize, end: u8) -> Option<(&[u8], usize)> {
+    let rest = bytes.get(at..)?;
+    let len = rest.iter().position(|&byte| byte == end)?;
+    Some((trim(&rest[..len]), at + len + 1))
+}
+
+/// The port behind a host, if there is one, and the position behind it.
+fn port(bytes: &[u8], host_end: usize) -> Option<(Option<u16>, usize)> {
+    let colon = skip_lws(bytes, host_end);
+    if bytes.get(colon) != Some(&b':') {
+        return Some((None, host_end));
+    }
+    let start = skip_lws(bytes, colon + 1);
+    let end = start + digits_at(bytes, start);
+    Some((Some(port_number(bytes.get(start..end)?)?), end))
+}
+
+/// A port as a number.
+pub(super) fn port_number(digits: &[u8]) -> Option<u16> {
+    u16::try_from(number(digits)?).ok()
+}

@@ -1,0 +1,434 @@
+//! One leg: a dialog with a device and the INVITE session in it (RFC 3261 §13, §14).
+//!
+//! ```text
+//!            our INVITE on this leg (outgoing)            the peer's INVITE (incoming)
+//!
+//!                 Attempting ◄── retry ──┐                 Pending ──► 100, 1xx
+//!                  │  │  │               │                    │ 2xx
+//!        final     │  │  └─ failed ──► Waiting                ▼
+//!        response  │  │                  │                 Accepted: 2xx again at T1, 2·T1 … T2
+//!                  │  └─ 2xx without     └─ give up           │
+//!                  │     offer sent:                          │ ACK, or 64·T1
+//!                  ▼     Answered until the ACK's body comes  ▼
+//!                 none                                       none
+//! ```
+//!
+//! A leg knows nothing of the other one: the agent joins them.
+
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::time::Duration;
+
+use super::dialog::{Dialog, MAX_FORWARDS, RequestHead};
+use super::flow::Direction;
+use super::message::{Head, Method, Name, View, write};
+use super::recovery::{Cause, Decision, Phase, Recovery, decide};
+use super::timer::{T1, T1_64, T2, Timer};
+use super::token::Token;
+use super::transaction::{NewClient, Owner, Stack, write_cseq};
+use crate::key::{CallId, ClientId, FlowId, ServerId, TimerKey};
+use crate::options::DeviceId;
+use crate::time::Instant;
+
+/// Which leg of a call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Side {
+    /// The caller's.
+    A,
+    /// The callee's.
+    B,
+}
+
+impl Side {
+    /// The other leg.
+    pub(super) fn other(self) -> Self {
+        match self {
+            Self::A => Self::B,
+            Self::B => Self::A,
+        }
+    }
+}
+
+/// Names a leg.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct LegId {
+    pub(super) call: CallId,
+    pub(super) side: Side,
+}
+
+impl LegId {
+    /// The other leg of the call.
+    pub(super) fn other(self) -> Self {
+        Self { call: self.call, side: self.side.other() }
+    }
+}
+
+/// One leg of a call.
+#[derive(Debug)]
+pub(super) struct Leg {
+    pub(super) dialog: Dialog,
+    /// False until the INVITE that began it was answered 2xx.
+    pub(super) confirmed: bool,
+    /// `None` for a foreign caller.
+    pub(super) device: Option<DeviceId>,
+    /// The flow that the peer was last heard on.
+    pub(super) flow: Option<FlowId>,
+    /// Where to go when the dialog's next hop is no address.
+    pub(super) fallback: SocketAddr,
+    pub(super) outgoing: Option<Outgoing>,
+    pub(super) incoming: Option<Incoming>,
+}
+
+/// An INVITE of ours on a leg, from the first attempt to the ACK.
+#[derive(Debug)]
+pub(super) struct Outgoing {
+    pub(super) state: Sent,
+    /// The last attempt's bytes: the next one differs in branch and CSeq only.
+    request: Rc<[u8]>,
+    /// CSeq of the first attempt: a late answer to an older one is of an operation long over.
+    pub(super) first_cseq: u32,
+    pub(super) recovery: Option<Recovery>,
+    /// True when the INVITE has an offer, so that the ACK needs no body.
+    pub(super) offered: bool,
+    /// True when it was cancelled: a failure is not recovered then.
+    pub(super) cancelled: bool,
+}
+
+/// Where an INVITE of ours stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Sent {
+    /// An attempt is out.
+    Attempting(ClientId),
+    /// The wait before the next one runs.
+    Waiting,
+    /// A 2xx came to an INVITE without offer: its ACK waits for the answer of the other leg.
+    Answered(ClientId, FlowId),
+}
+
+/// An INVITE of the peer's.
+#[derive(Debug)]
+pub(super) struct Incoming {
+    pub(super) server: ServerId,
+    pub(super) cseq: u32,
+    /// The one that began the dialog.
+    pub(super) initial: bool,
+    pub(super) accepted: Option<Accepted>,
+}
+
+/// A 2xx of ours that waits for its ACK.
+#[derive(Debug)]
+pub(super) struct Accepted {
+    timer: TimerKey,
+    interval: Duration,
+    until: Instant,
+    /// True when the flow of the INVITE was seen dead meanwhile.
+    flow_lost: bool,
+}
+
+/// What an unanswered 2xx comes to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Unacknowledged {
+    /// It was sent again.
+    Repeated,
+    /// 64·T1 without ACK on a living flow, or for a new call: end it (RFC 3261 §13.3.1.4).
+    End,
+    /// 64·T1 without ACK because the flow died: the call stays, as before the re-INVITE.
+    Forget,
+}
+
+impl Leg {
+    /// The flow for the next request: the peer's own while it is up, else the one to the next hop.
+    pub(super) fn choose_flow(&self, stack: &mut Stack) -> (FlowId, SocketAddr) {
+        let target = self.dialog.next_hop().unwrap_or(self.fallback);
+        if let Some(id) = self.flow
+            && let Some(flow) = stack.flows.get(id)
+            && (flow.direction == Direction::Inbound || flow.peer == target)
+        {
+            return (id, target);
+        }
+        (stack.outbound(target), target)
+    }
+
+    /// Sends a request other than INVITE. `rest` writes the headers after the server's own, and the
+    /// body.
+    pub(super) fn send_request(
+        &mut self,
+        stack: &mut Stack,
+        request: &NewRequest<'_>,
+        rest: impl FnOnce(&mut Vec<u8>),
+    ) {
+        let cseq = self.dialog.next_cseq();
+        let (branch, bytes) = self.write(stack, request, cseq, rest);
+        let (flow, target) = self.choose_flow(stack);
+        stack.start(NewClient {
+            branch,
+            method: request.kind,
+            cseq,
+            owner: request.owner,
+            flow,
+            target,
+            request: &bytes,
+            timeout: T1_64,
+        });
+    }
+
+    /// Sends an INVITE; its attempts are this leg's `outgoing` until it is answered.
+    pub(super) fn send_invite(
+        &mut self,
+        stack: &mut Stack,
+        id: LegId,
+        max_forwards: u8,
+        offered: bool,
+        rest: impl FnOnce(&mut Vec<u8>),
+    ) {
+        let request = NewRequest {
+            method: b"INVITE",
+            kind: Method::Invite,
+            owner: Owner::Leg(id),
+            max_forwards,
+            contact: true,
+        };
+        let cseq = self.dialog.next_cseq();
+        let (branch, bytes) = self.write(stack, &request, cseq, rest);
+        let client = self.attempt(stack, id, branch, cseq, &bytes, T1_64);
+        let state = Sent::Attempting(client);
+        self.outgoing = Some(Outgoing {
+            state,
+            request: bytes,
+            first_cseq: cseq,
+            recovery: None,
+            offered,
+            cancelled: false,
+        });
+    }
+
+    /// The attempt failed in transport at `stack.now`: waits for the next one, or says that there
+    /// is none to wait for. Pure decision in [`decide`].
+    pub(super) fn on_attempt_failed(
+        &mut self,
+        stack: &mut Stack,
+        id: LegId,
+        cause: Cause,
+    ) -> Decision {
+        let Some(outgoing) = &mut self.outgoing else { return Decision::GiveUp };
+        let now = stack.now;
+        let first_failure = outgoing.recovery.map_or(now, |recovery| recovery.first_failure);
+        let failures = outgoing.recovery.map_or(0, |recovery| recovery.failures);
+        let delay = stack.options.retry_delay(self.device);
+        let decision = decide(now, first_failure, cause, delay, stack.options.window());
+        if let Decision::Wait { retry, .. } = decision {
+            let retry = stack.wheel.schedule(retry, Timer::Retry(id));
+            if outgoing.recovery.is_none() {
+                stack.counted.recoveries_started += 1;
+            }
+            let phase = Phase::Waiting { retry };
+            outgoing.recovery = Some(Recovery { first_failure, failures: failures + 1, phase });
+            outgoing.state = Sent::Waiting;
+            stack.counted.waiting += 1;
+        }
+        decision
+    }
+
+    /// The wait is over: the next attempt, with a new branch and the next CSeq, and the rest as it
+    /// was. False when nothing waits, or the window closed meanwhile.
+    pub(super) fn retry(&mut self, stack: &mut Stack, id: LegId) -> bool {
+        let Some(outgoing) = &mut self.outgoing else { return false };
+        let Some(recovery) = &mut outgoing.recovery else { return false };
+        let deadline = recovery.first_failure + stack.options.window();
+        if stack.now >= deadline {
+            return false;
+        }
+        recovery.phase = Phase::Attempting;
+        stack.counted.waiting -= 1;
+        let request = Rc::clone(&outgoing.request);
+        let cseq = self.dialog.next_cseq();
+        let branch = stack.next_branch();
+        let bytes = next_attempt(&request, branch, cseq, &stack.options.sent_by);
+        let timeout = T1_64.min(deadline - stack.now);
+        let client = self.attempt(stack, id, branch, cseq, &bytes, timeout);
+        if let Some(outgoing) = &mut self.outgoing {
+            outgoing.request = bytes;
+            outgoing.state = Sent::Attempting(client);
+        }
+        true
+    }
+
+    /// Ends the wait, if one runs.
+    pub(super) fn stop_wait(&mut self, stack: &mut Stack) {
+        if let Some(outgoing) = &mut self.outgoing
+            && let Some(recovery) = &mut outgoing.recovery
+            && let Phase::Waiting { retry } = recovery.phase
+        {
+            stack.wheel.cancel(retry);
+            stack.counted.waiting -= 1;
+            recovery.phase = Phase::Attempting;
+        }
+    }
+
+    /// The INVITE is over: answered, cancelled or given up. Counts how a recovery went.
+    pub(super) fn end_outgoing(&mut self, stack: &mut Stack, recovered: bool) {
+        self.stop_wait(stack);
+        if self.outgoing.take().is_some_and(|outgoing| outgoing.recovery.is_some()) {
+            if recovered {
+                stack.counted.recoveries_succeeded += 1;
+            } else {
+                stack.counted.recoveries_failed += 1;
+            }
+        }
+    }
+
+    /// Sends the ACK of a 2xx and keeps it for when the 2xx is repeated (RFC 3261 §13.2.2.4).
+    pub(super) fn acknowledge(
+        &mut self,
+        stack: &mut Stack,
+        client: ClientId,
+        flow: FlowId,
+        rest: impl FnOnce(&mut Vec<u8>),
+    ) {
+        let Some(cseq) = stack.client(client).map(|client| client.cseq) else { return };
+        let branch = stack.token(u32::MAX);
+        let mut bytes = Vec::with_capacity(512);
+        self.dialog.write_request(
+            &mut bytes,
+            &RequestHead {
+                method: b"ACK",
+                branch,
+                cseq,
+                max_forwards: MAX_FORWARDS,
+                sent_by: &stack.options.sent_by,
+                contact: false,
+            },
+        );
+        rest(&mut bytes);
+        let flow = self.ack_flow(stack, flow);
+        stack.acknowledge(client, flow, Rc::from(bytes));
+    }
+
+    /// A 2xx was sent: it is repeated until its ACK comes.
+    pub(super) fn await_ack(&mut self, stack: &mut Stack, id: LegId) {
+        let Some(incoming) = &mut self.incoming else { return };
+        incoming.accepted = Some(Accepted {
+            timer: stack.wheel.schedule(stack.now + T1, Timer::Answer(id)),
+            interval: T1,
+            until: stack.now + T1_64,
+            flow_lost: false,
+        });
+    }
+
+    /// The time to repeat a 2xx has come.
+    pub(super) fn on_answer_timer(
+        &mut self,
+        stack: &mut Stack,
+        id: LegId,
+    ) -> Option<Unacknowledged> {
+        let incoming = self.incoming.as_mut()?;
+        let accepted = incoming.accepted.as_mut()?;
+        accepted.flow_lost |= !stack.has_flow(incoming.server);
+        if stack.now >= accepted.until {
+            let end = incoming.initial || !accepted.flow_lost;
+            let server = incoming.server;
+            self.incoming = None;
+            stack.end_server(server);
+            return Some(if end { Unacknowledged::End } else { Unacknowledged::Forget });
+        }
+        accepted.interval = (accepted.interval * 2).min(T2);
+        let next = (stack.now + accepted.interval).min(accepted.until);
+        accepted.timer = stack.wheel.schedule(next, Timer::Answer(id));
+        stack.answer_again(incoming.server);
+        Some(Unacknowledged::Repeated)
+    }
+
+    /// Ends the peer's INVITE after its 2xx: the ACK came, or something that replaces it.
+    pub(super) fn end_incoming(&mut self, stack: &mut Stack) {
+        let Some(incoming) = self.incoming.take() else { return };
+        if let Some(accepted) = incoming.accepted {
+            stack.wheel.cancel(accepted.timer);
+            stack.end_server(incoming.server);
+        }
+    }
+
+    /// True while the peer's INVITE has no final response.
+    pub(super) fn has_pending_incoming(&self) -> bool {
+        self.incoming.as_ref().is_some_and(|incoming| incoming.accepted.is_none())
+    }
+
+    /// Down the flow that the 2xx came on; a new one when that is gone.
+    fn ack_flow(&self, stack: &mut Stack, flow: FlowId) -> FlowId {
+        if stack.flows.get(flow).is_some() { flow } else { self.choose_flow(stack).0 }
+    }
+
+    fn attempt(
+        &mut self,
+        stack: &mut Stack,
+        id: LegId,
+        branch: Token,
+        cseq: u32,
+        bytes: &Rc<[u8]>,
+        timeout: Duration,
+    ) -> ClientId {
+        let (flow, target) = self.choose_flow(stack);
+        stack.start(NewClient {
+            branch,
+            method: Method::Invite,
+            cseq,
+            owner: Owner::Leg(id),
+            flow,
+            target,
+            request: bytes,
+            timeout,
+        })
+    }
+
+    fn write(
+        &self,
+        stack: &mut Stack,
+        request: &NewRequest<'_>,
+        cseq: u32,
+        rest: impl FnOnce(&mut Vec<u8>),
+    ) -> (Token, Rc<[u8]>) {
+        let branch = stack.next_branch();
+        let mut bytes = Vec::with_capacity(1024);
+        self.dialog.write_request(
+            &mut bytes,
+            &RequestHead {
+                method: request.method,
+                branch,
+                cseq,
+                max_forwards: request.max_forwards,
+                sent_by: &stack.options.sent_by,
+                contact: request.contact,
+            },
+        );
+        rest(&mut bytes);
+        (branch, Rc::from(bytes))
+    }
+}
+
+/// What a request of a leg is made of.
+pub(super) struct NewRequest<'a> {
+    pub(super) method: &'a [u8],
+    pub(super) kind: Method,
+    pub(super) owner: Owner,
+    pub(super) max_forwards: u8,
+    pub(super) contact: bool,
+}
+
+/// The request again with another branch and CSeq; everything else as it was.
+fn next_attempt(request: &[u8], branch: Token, cseq: u32, sent_by: &str) -> Rc<[u8]> {
+    let mut head = Head::new();
+    let mut out = Vec::with_capacity(request.len() + 8);
+    if head.read(request).is_ok() {
+        let view = View::new(request, &head);
+        write::request_line(&mut out, view.method_bytes(), view.request_uri());
+        for header in view.headers() {
+            match header.name {
+                Name::Via => super::dialog::write_via(&mut out, sent_by, branch),
+                Name::CSeq => write_cseq(&mut out, cseq, view.method_bytes()),
+                Name::ContentLength => {}
+                _ => write::line(&mut out, header.line),
+            }
+        }
+        write::body(&mut out, view.body());
+    }
+    Rc::from(out)
+}

@@ -1,0 +1,472 @@
+//! Client transactions: requests that were sent, and who is told what becomes of them.
+
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::time::Duration;
+
+use super::invite_client::{self, Effect, Event};
+use super::{CLIENTS_MAX, Stack, request_client};
+use crate::key::{ClientId, FlowId, ServerId, TimerKey};
+use crate::sip::message::{Head, Method, Name, View, write};
+use crate::sip::recovery::Cause;
+use crate::sip::session::LegId;
+use crate::sip::timer::{self, T1_64, Timer};
+use crate::sip::token::Token;
+
+/// A request that was sent.
+#[derive(Debug)]
+pub(in crate::sip) struct Client {
+    pub(in crate::sip) state: State,
+    pub(in crate::sip) cseq: u32,
+    pub(in crate::sip) owner: Owner,
+    /// The bytes sent, kept once for every use: retransmission, ACK, CANCEL, the next attempt.
+    pub(in crate::sip) request: Rc<[u8]>,
+    /// The ACK of the 2xx, sent again when the 2xx is.
+    pub(in crate::sip) ack: Option<Rc<[u8]>>,
+    method: Method,
+    cookie: u64,
+    flow: FlowId,
+    target: SocketAddr,
+    /// Place in the flow's list; `None` when it does not wait on it any more.
+    slot: Option<u32>,
+    /// Whichever of B, C, F, M, the orphan's and the cancelled one's runs.
+    timer: Option<TimerKey>,
+    /// True when the one new connection was used.
+    reconnected: bool,
+    cancel: Cancel,
+}
+
+/// The machine that a client transaction follows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::sip) enum State {
+    Invite(invite_client::State),
+    Request(request_client::State),
+}
+
+/// Who is told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::sip) enum Owner {
+    /// Nobody: a BYE of ours, best effort.
+    Nobody,
+    /// The leg that an INVITE went out on.
+    Leg(LegId),
+    /// The server transaction of the other leg that the request was relayed from.
+    Relay { from: ServerId, leg: LegId },
+}
+
+/// A CANCEL goes out only after a provisional response (RFC 3261 §9.1).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Cancel {
+    No,
+    Wanted,
+    Sent,
+}
+
+/// What a new transaction is made of.
+pub(in crate::sip) struct NewClient<'a> {
+    pub(in crate::sip) branch: Token,
+    pub(in crate::sip) method: Method,
+    pub(in crate::sip) cseq: u32,
+    pub(in crate::sip) owner: Owner,
+    pub(in crate::sip) flow: FlowId,
+    /// Where to go when the flow is gone.
+    pub(in crate::sip) target: SocketAddr,
+    pub(in crate::sip) request: &'a Rc<[u8]>,
+    /// Timer B or F.
+    pub(in crate::sip) timeout: Duration,
+}
+
+/// Something a transaction tells its owner.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::sip) struct Told {
+    pub(in crate::sip) client: ClientId,
+    pub(in crate::sip) owner: Owner,
+    pub(in crate::sip) method: Method,
+    pub(in crate::sip) verdict: Verdict,
+}
+
+/// What became of a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::sip) enum Verdict {
+    /// A response came; `late` when the attempt had been given up.
+    Answered { late: bool },
+    /// Timer B, F or C, or 64·T1 after a CANCEL.
+    TimedOut,
+    /// The flow died or could not be opened.
+    Failed(Cause),
+}
+
+impl Stack {
+    /// The branch of the request that [`start`](Self::start) will be given next.
+    pub(in crate::sip) fn next_branch(&mut self) -> Token {
+        let ClientId(key) = self.clients.next_key();
+        self.token(key.index)
+    }
+
+    /// True when there is room for one more request.
+    pub(in crate::sip) fn has_room_for_client(&self) -> bool {
+        self.clients.len() < CLIENTS_MAX
+    }
+
+    /// Sends a request and waits for its answer.
+    pub(in crate::sip) fn start(&mut self, new: NewClient<'_>) -> ClientId {
+        let state = match new.method {
+            Method::Invite => State::Invite(invite_client::State::Calling),
+            _ => State::Request(request_client::State::Trying),
+        };
+        let id = self.clients.insert(Client {
+            state,
+            cseq: new.cseq,
+            owner: new.owner,
+            request: Rc::clone(new.request),
+            ack: None,
+            method: new.method,
+            cookie: new.branch.cookie,
+            flow: new.flow,
+            target: new.target,
+            slot: None,
+            timer: None,
+            reconnected: false,
+            cancel: Cancel::No,
+        });
+        debug_assert_eq!(id.0.index, new.branch.index, "the branch names another transaction");
+        let timer = match state {
+            State::Invite(_) => Timer::B(id),
+            State::Request(_) => Timer::F(id),
+        };
+        self.set_client_timer(id, new.timeout, timer);
+        self.wait_on(id, new.flow);
+        self.out.send(new.flow, new.request);
+        id
+    }
+
+    /// The transaction, while it lasts.
+    pub(in crate::sip) fn client(&self, id: ClientId) -> Option<&Client> {
+        self.clients.get(id)
+    }
+
+    /// Keeps the ACK of a 2xx for as long as the 2xx may be repeated, and sends it.
+    pub(in crate::sip) fn acknowledge(&mut self, id: ClientId, flow: FlowId, ack: Rc<[u8]>) {
+        self.out.send(flow, &ack);
+        if let Some(client) = self.clients.get_mut(id) {
+            client.ack = Some(ack);
+        }
+    }
+
+    /// Finds the transaction of a response and lets it react (RFC 3261 §17.1.3). `None`: there is
+    /// nobody to tell.
+    pub(in crate::sip) fn on_response(&mut self, flow: FlowId, response: View<'_>) -> Option<Told> {
+        let id = self.match_response(response)?;
+        let client = self.clients.get_mut(id)?;
+        let status = response.status();
+        let told = |late| Told {
+            client: id,
+            owner: client.owner,
+            method: client.method,
+            verdict: Verdict::Answered { late },
+        };
+        match client.state {
+            State::Invite(before) => {
+                let (after, effect) = invite_client::step(before, invite_event(status));
+                client.state = State::Invite(after);
+                let told = told(before == invite_client::State::Orphaned);
+                self.on_invite_response(id, before, after, flow);
+                if matches!(effect, Effect::Acknowledge | Effect::AcknowledgeAndTell) {
+                    self.acknowledge_failure(id, flow, response);
+                }
+                if after == invite_client::State::Completed {
+                    // Timer D is zero on a reliable flow (RFC 3261 §17.1.1.2).
+                    self.end_client(id);
+                }
+                matches!(effect, Effect::Tell | Effect::AcknowledgeAndTell).then_some(told)
+            }
+            State::Request(before) => {
+                let event = match status {
+                    100..=199 => request_client::Event::Provisional,
+                    _ => request_client::Event::Final,
+                };
+                let (after, effect) = request_client::step(before, event);
+                client.state = State::Request(after);
+                let told = told(false);
+                if after == request_client::State::Completed {
+                    // Timer K is zero on a reliable flow (RFC 3261 §17.1.2.2).
+                    self.end_client(id);
+                }
+                (effect == request_client::Effect::Tell).then_some(told)
+            }
+        }
+    }
+
+    /// A flow is gone: every transaction that waits on it, in one pass.
+    pub(in crate::sip) fn flow_failed(&mut self, flow: FlowId) -> Vec<Told> {
+        let Some(gone) = self.flows.remove(flow) else { return Vec::new() };
+        let was_open = gone.open;
+        let cause = if was_open { Cause::Flow } else { Cause::Connect };
+        let waiting = gone.into_waiting();
+        waiting.into_iter().filter_map(|id| self.client_flow_failed(id, was_open, cause)).collect()
+    }
+
+    /// Timer B or F: nothing came in time.
+    pub(in crate::sip) fn on_client_timeout(&mut self, id: ClientId) -> Option<Told> {
+        let client = self.clients.get_mut(id)?;
+        client.timer = None;
+        let is_over = match client.state {
+            State::Invite(state) => {
+                invite_client::step(state, Event::B).0 == invite_client::State::Terminated
+            }
+            State::Request(state) => {
+                let event = request_client::Event::F;
+                request_client::step(state, event).0 == request_client::State::Terminated
+            }
+        };
+        if is_over { self.give_up_client(id) } else { None }
+    }
+
+    /// 64·T1 after a CANCEL: the transaction counts as cancelled (RFC 3261 §9.1).
+    pub(in crate::sip) fn on_cancelled(&mut self, id: ClientId) -> Option<Told> {
+        self.clients.get_mut(id)?.timer = None;
+        self.give_up_client(id)
+    }
+
+    fn give_up_client(&mut self, id: ClientId) -> Option<Told> {
+        let client = self.clients.get(id)?;
+        let told = Told {
+            client: id,
+            owner: client.owner,
+            method: client.method,
+            verdict: Verdict::TimedOut,
+        };
+        self.end_client(id);
+        Some(told)
+    }
+
+    /// Timer C: CANCEL, and 64·T1 for the final response.
+    pub(in crate::sip) fn on_timer_c(&mut self, id: ClientId) {
+        if let Some(client) = self.clients.get_mut(id) {
+            client.timer = None;
+        }
+        self.cancel(id);
+    }
+
+    /// Timer M, or an orphan's: nothing can come any more.
+    pub(in crate::sip) fn on_client_over(&mut self, id: ClientId) {
+        let Some(client) = self.clients.get_mut(id) else { return };
+        client.timer = None;
+        if let State::Invite(state) = client.state
+            && invite_client::step(state, Event::Over).0 == invite_client::State::Terminated
+        {
+            self.end_client(id);
+        }
+    }
+
+    /// Cancels an INVITE: now, or as soon as a provisional response came (RFC 3261 §9.1).
+    pub(in crate::sip) fn cancel(&mut self, id: ClientId) {
+        let Some(client) = self.clients.get_mut(id) else { return };
+        match (client.state, client.cancel) {
+            (State::Invite(invite_client::State::Calling), Cancel::No) => {
+                client.cancel = Cancel::Wanted;
+            }
+            (State::Invite(invite_client::State::Proceeding), Cancel::No | Cancel::Wanted) => {
+                client.cancel = Cancel::Sent;
+                self.send_cancel(id);
+                self.set_client_timer(id, T1_64, Timer::Cancelled(id));
+            }
+            (State::Invite(_) | State::Request(_), Cancel::No | Cancel::Wanted | Cancel::Sent) => {}
+        }
+    }
+
+    fn match_response(&self, response: View<'_>) -> Option<ClientId> {
+        let token = response.via()?.token()?;
+        let (cseq, _) = response.cseq()?;
+        let id = self.clients.key_at(token.index)?;
+        let client = self.clients.get(id)?;
+        let same = token.shard == self.shard
+            && token.cookie == client.cookie
+            && cseq == client.cseq
+            // The answer to a CANCEL has the INVITE's branch, and nobody waits for it.
+            && response.method() == client.method;
+        same.then_some(id)
+    }
+
+    /// Timers and places after a response to an INVITE.
+    fn on_invite_response(
+        &mut self,
+        id: ClientId,
+        before: invite_client::State,
+        after: invite_client::State,
+        flow: FlowId,
+    ) {
+        use invite_client::State::{Accepted, Completed, Orphaned, Proceeding};
+        match after {
+            Proceeding => {
+                let wanted = self.clients.get(id).map(|client| client.cancel);
+                match wanted {
+                    Some(Cancel::No) => self.set_client_timer(id, timer::C, Timer::C(id)),
+                    Some(Cancel::Wanted) => self.cancel(id),
+                    Some(Cancel::Sent) | None => {}
+                }
+            }
+            Accepted if before != Accepted => {
+                self.stop_waiting(id);
+                self.set_client_timer(id, T1_64, Timer::M(id));
+            }
+            Completed => self.stop_waiting(id),
+            Orphaned => self.adopt_flow(id, flow),
+            Accepted | invite_client::State::Calling | invite_client::State::Terminated => {}
+        }
+    }
+
+    /// An orphan that is heard of again lives on the flow that its answer came on.
+    fn adopt_flow(&mut self, id: ClientId, flow: FlowId) {
+        if let Some(client) = self.clients.get_mut(id) {
+            client.flow = flow;
+        }
+    }
+
+    /// Makes an orphan the attempt again, after a late provisional response.
+    pub(in crate::sip) fn adopt(&mut self, id: ClientId) {
+        let Some(client) = self.clients.get_mut(id) else { return };
+        client.state = State::Invite(invite_client::State::Proceeding);
+        let flow = client.flow;
+        self.wait_on(id, flow);
+        self.set_client_timer(id, timer::C, Timer::C(id));
+    }
+
+    fn client_flow_failed(&mut self, id: ClientId, was_open: bool, cause: Cause) -> Option<Told> {
+        let client = self.clients.get_mut(id)?;
+        client.slot = None;
+        self.outstanding -= 1;
+        let told = Told {
+            client: id,
+            owner: client.owner,
+            method: client.method,
+            verdict: Verdict::Failed(cause),
+        };
+        match client.state {
+            State::Invite(state) => {
+                let (after, effect) = invite_client::step(state, Event::FlowFailed);
+                client.state = State::Invite(after);
+                self.set_client_timer(id, T1_64, Timer::Orphan(id));
+                (effect == Effect::Tell).then_some(told)
+            }
+            State::Request(state) => {
+                let again = was_open && !client.reconnected;
+                let event = request_client::Event::FlowFailed { again };
+                let (after, effect) = request_client::step(state, event);
+                client.state = State::Request(after);
+                if again {
+                    self.send_again(id);
+                } else {
+                    self.end_client(id);
+                }
+                (effect == request_client::Effect::Tell).then_some(told)
+            }
+        }
+    }
+
+    /// The one new connection of a request that is no INVITE.
+    fn send_again(&mut self, id: ClientId) {
+        let Some(client) = self.clients.get_mut(id) else { return };
+        client.reconnected = true;
+        let (target, request) = (client.target, Rc::clone(&client.request));
+        let flow = self.outbound(target);
+        if let Some(client) = self.clients.get_mut(id) {
+            client.flow = flow;
+        }
+        self.wait_on(id, flow);
+        self.out.send(flow, &request);
+    }
+
+    fn wait_on(&mut self, id: ClientId, flow: FlowId) {
+        let slot = self.flows.wait(flow, id);
+        self.outstanding += 1;
+        if let Some(client) = self.clients.get_mut(id) {
+            client.slot = Some(slot);
+        }
+    }
+
+    fn stop_waiting(&mut self, id: ClientId) {
+        let Some(client) = self.clients.get_mut(id) else { return };
+        let Some(slot) = client.slot.take() else { return };
+        self.outstanding -= 1;
+        if let Some(moved) = self.flows.answered(client.flow, id, slot)
+            && let Some(moved) = self.clients.get_mut(moved)
+        {
+            moved.slot = Some(slot);
+        }
+    }
+
+    fn end_client(&mut self, id: ClientId) {
+        self.stop_waiting(id);
+        if let Some(client) = self.clients.remove(id)
+            && let Some(timer) = client.timer
+        {
+            self.wheel.cancel(timer);
+        }
+    }
+
+    fn set_client_timer(&mut self, id: ClientId, after: Duration, timer: Timer) {
+        let Some(client) = self.clients.get_mut(id) else { return };
+        if let Some(old) = client.timer.take() {
+            self.wheel.cancel(old);
+        }
+        client.timer = Some(self.wheel.schedule(self.now + after, timer));
+    }
+
+    /// The ACK of a 3xx–6xx: same branch, To of the response (RFC 3261 §17.1.1.3).
+    fn acknowledge_failure(&mut self, id: ClientId, flow: FlowId, response: View<'_>) {
+        let Some(client) = self.clients.get(id) else { return };
+        let to = response.first(Name::To).unwrap_or_default();
+        let request = Rc::clone(&client.request);
+        self.send_derived(flow, &request, b"ACK", Some(to));
+    }
+
+    fn send_cancel(&mut self, id: ClientId) {
+        let Some(client) = self.clients.get(id) else { return };
+        let (flow, request) = (client.flow, Rc::clone(&client.request));
+        self.send_derived(flow, &request, b"CANCEL", None);
+    }
+
+    /// A request on the branch of an INVITE: its ACK or CANCEL (RFC 3261 §9.1, §17.1.1.3).
+    fn send_derived(&mut self, flow: FlowId, invite: &[u8], method: &[u8], to: Option<&[u8]>) {
+        let mut head = std::mem::take(&mut self.stored);
+        if head.read(invite).is_ok() {
+            self.out.send_with(flow, |out| write_derived(out, invite, &head, method, to));
+        }
+        self.stored = head;
+    }
+}
+
+fn write_derived(out: &mut Vec<u8>, invite: &[u8], head: &Head, method: &[u8], to: Option<&[u8]>) {
+    let invite = View::new(invite, head);
+    write::request_line(out, method, invite.request_uri());
+    for header in invite.headers() {
+        match (header.name, to) {
+            (Name::To, Some(to)) => write::header(out, "To", to),
+            (Name::CSeq, _) => write_cseq(out, invite.cseq().map_or(0, |(n, _)| n), method),
+            (
+                Name::Via | Name::MaxForwards | Name::From | Name::To | Name::CallId | Name::Route,
+                _,
+            ) => write::line(out, header.line),
+            _ => {}
+        }
+    }
+    write::body(out, b"");
+}
+
+/// Appends a CSeq header.
+pub(in crate::sip) fn write_cseq(out: &mut Vec<u8>, cseq: u32, method: &[u8]) {
+    out.extend_from_slice(b"CSeq: ");
+    write::number(out, u64::from(cseq));
+    out.push(b' ');
+    out.extend_from_slice(method);
+    out.extend_from_slice(b"\r\n");
+}
+
+fn invite_event(status: u16) -> Event {
+    match status {
+        100..=199 => Event::Provisional,
+        200..=299 => Event::Success,
+        _ => Event::Failure,
+    }
+}

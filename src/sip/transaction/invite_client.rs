@@ -1,0 +1,141 @@
+//! The INVITE client transaction (RFC 3261 §17.1.1, RFC 6026 §7.2).
+//!
+//! ```text
+//!          INVITE sent
+//!              │        A: send again (unreliable)
+//!          ┌───▼────┐   B: tell, Terminated; flow failed: tell, Orphaned
+//!          │Calling ├─ 2xx ────────────────┐
+//!          └───┬──┬─┘                      │
+//!          1xx │  └─ 3xx–6xx: ACK ─────┐   │
+//!        ┌─────▼────┐                  │   │  flow failed: tell ► Orphaned
+//!        │Proceeding├─ 3xx–6xx: ACK ─┐ │   │
+//!        └─────┬────┘                │ │   │
+//!              └───── 2xx ─────────┐ │ │   │
+//!                                ┌─▼─┼─┼───▼┐     ┌──────────┐
+//!                           2xx: │Accepted  │     │Completed │ 3xx–6xx: ACK
+//!                           tell └───┬──────┘     └────┬─────┘
+//!                                    M                 D ──► Terminated
+//! ```
+//!
+//! An attempt whose flow failed is not forgotten but `Orphaned`: its bytes may have arrived, so a late
+//! answer must still find it (`recovery` says what it means).
+
+/// Where the transaction is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum State {
+    /// Sent, nothing heard.
+    Calling,
+    /// A provisional response came.
+    Proceeding,
+    /// A final response other than 2xx came and was acknowledged.
+    Completed,
+    /// A 2xx came; its ACK is the dialog's business.
+    Accepted,
+    /// Given up after a transport failure, but a late answer is still recognised.
+    Orphaned,
+    /// Over.
+    Terminated,
+}
+
+/// What happens to it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// A 1xx response.
+    Provisional,
+    /// A 2xx response.
+    Success,
+    /// A 3xx, 4xx, 5xx or 6xx response.
+    Failure,
+    /// Timer A: retransmit.
+    A,
+    /// Timer B: nothing came.
+    B,
+    /// Timer D, M, or an orphan's: nothing can come any more.
+    Over,
+    /// The flow died before a final response.
+    FlowFailed,
+}
+
+/// What there is to do besides changing the state.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Effect {
+    /// Nothing.
+    Nothing,
+    /// Hand the event to the transaction user.
+    Tell,
+    /// Send the ACK of a final response other than 2xx.
+    Acknowledge,
+    /// Both.
+    AcknowledgeAndTell,
+    /// Send the request again.
+    Retransmit,
+}
+
+/// One step of the machine: pure.
+pub fn step(state: State, event: Event) -> (State, Effect) {
+    use Effect::{Acknowledge, AcknowledgeAndTell, Nothing, Retransmit, Tell};
+    use Event::{A, B, Failure, FlowFailed, Over, Provisional, Success};
+    use State::{Accepted, Calling, Completed, Orphaned, Proceeding, Terminated};
+    match (state, event) {
+        (Calling | Proceeding, Provisional) => (Proceeding, Tell),
+        (Calling | Proceeding, Success) => (Accepted, Tell),
+        (Calling | Proceeding, Failure) => (Completed, AcknowledgeAndTell),
+        (Calling, A) => (Calling, Retransmit),
+        (Calling, B) => (Terminated, Tell),
+        (Calling | Proceeding, FlowFailed) => (Orphaned, Tell),
+        (Completed, Failure) => (Completed, Acknowledge),
+        (Accepted, Success) => (Accepted, Tell),
+        // RFC 3261 §17.1.1.3 for the ACK; what a late answer means is decided by the session.
+        (Orphaned, Provisional) => (Orphaned, Tell),
+        (Orphaned, Success) => (Accepted, Tell),
+        (Orphaned, Failure) => (Completed, AcknowledgeAndTell),
+        (Completed | Accepted | Orphaned, Over) => (Terminated, Nothing),
+        (Terminated, _)
+        | (Calling | Proceeding, Over)
+        | (Proceeding | Completed | Accepted | Orphaned, A | B)
+        | (Completed | Accepted | Orphaned, FlowFailed)
+        | (Completed, Provisional | Success)
+        | (Accepted, Provisional | Failure) => (state, Nothing),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_failure_is_acknowledged_each_time_it_comes_and_told_once() {
+        let (state, effect) = step(State::Calling, Event::Failure);
+        assert_eq!((state, effect), (State::Completed, Effect::AcknowledgeAndTell));
+        assert_eq!(step(state, Event::Failure), (State::Completed, Effect::Acknowledge));
+        assert_eq!(step(state, Event::Over), (State::Terminated, Effect::Nothing));
+    }
+
+    #[test]
+    fn every_2xx_is_told_because_each_needs_its_ack() {
+        let (state, effect) = step(State::Proceeding, Event::Success);
+        assert_eq!((state, effect), (State::Accepted, Effect::Tell));
+        assert_eq!(step(state, Event::Success), (State::Accepted, Effect::Tell));
+    }
+
+    #[test]
+    fn timer_b_counts_only_until_a_provisional_response() {
+        assert_eq!(step(State::Calling, Event::B), (State::Terminated, Effect::Tell));
+        let (state, _) = step(State::Calling, Event::Provisional);
+        assert_eq!(step(state, Event::B), (State::Proceeding, Effect::Nothing));
+    }
+
+    #[test]
+    fn an_attempt_whose_flow_died_still_recognises_its_late_2xx() {
+        let (state, effect) = step(State::Proceeding, Event::FlowFailed);
+        assert_eq!((state, effect), (State::Orphaned, Effect::Tell));
+        assert_eq!(step(state, Event::Success), (State::Accepted, Effect::Tell));
+    }
+
+    #[test]
+    fn a_flow_that_dies_after_the_final_response_changes_nothing() {
+        for state in [State::Completed, State::Accepted, State::Orphaned] {
+            assert_eq!(step(state, Event::FlowFailed), (state, Effect::Nothing));
+        }
+    }
+}

@@ -1,0 +1,130 @@
+//! Transactions (RFC 3261 §17) and what they stand on: flows, wheel, generator, actions.
+//!
+//! The four state machines are pure functions in files of their own; [`client`] and [`server`] keep
+//! the transactions, find the one a message belongs to, and do what the machines say. All flows are
+//! reliable so far: timers A, E and G are in the machines, and get their drivers with UDP.
+
+mod client;
+pub mod invite_client;
+pub mod invite_server;
+pub mod request_client;
+pub mod request_server;
+mod server;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use foldhash::SharedSeed;
+use foldhash::fast::SeedableRandomState;
+use rand_chacha::ChaCha12Rng;
+use rand_chacha::rand_core::{Rng, SeedableRng};
+
+use client::Client;
+pub(super) use client::{NewClient, Owner, Told, Verdict, write_cseq};
+pub(super) use server::Received;
+use server::Server;
+
+use super::actions::{Actions, CloseReason, Stats};
+use super::flow::Flows;
+use super::message::Head;
+use super::timer::Timer;
+use super::token::Token;
+use super::wheel::Wheel;
+use crate::key::{ClientId, FlowId, ServerId, ShardId, Slab};
+use crate::options::Options;
+use crate::time::Instant;
+
+/// Client transactions and orphans of a shard; a request beyond it is answered 503.
+pub const CLIENTS_MAX: usize = 8_000_000;
+/// Server transactions of a shard; a request beyond it is answered 503.
+pub const SERVERS_MAX: usize = 8_000_000;
+
+/// What every layer above works with.
+pub(super) struct Stack {
+    /// The time of this turn.
+    pub(super) now: Instant,
+    pub(super) shard: ShardId,
+    pub(super) options: Arc<Options>,
+    pub(super) wheel: Wheel<Timer>,
+    pub(super) flows: Flows,
+    /// What is to be done after this turn.
+    pub(super) out: Actions,
+    pub(super) counted: Stats,
+    clients: Slab<ClientId, Client>,
+    servers: Slab<ServerId, Server>,
+    /// Client transactions without a final response.
+    outstanding: usize,
+    by_branch: std::collections::HashMap<u64, ServerId, SeedableRandomState>,
+    hasher: SeedableRandomState,
+    rng: ChaCha12Rng,
+    /// Offsets of a stored request, while a response to it is written.
+    stored: Head,
+    /// The message that is being written.
+    buffer: Vec<u8>,
+}
+
+impl Stack {
+    pub(super) fn new(shard: ShardId, seed: [u8; 32], options: Arc<Options>) -> Self {
+        let mut rng = ChaCha12Rng::from_seed(seed);
+        let flows = Flows::new(rng.next_u64());
+        let state = |seed| SeedableRandomState::with_seed(seed, SharedSeed::global_fixed());
+        Self {
+            now: Instant::ZERO,
+            shard,
+            options,
+            wheel: Wheel::new(Instant::ZERO),
+            flows,
+            out: Actions::new(),
+            counted: Stats::default(),
+            clients: Slab::new(),
+            servers: Slab::new(),
+            outstanding: 0,
+            by_branch: std::collections::HashMap::with_hasher(state(rng.next_u64())),
+            hasher: state(rng.next_u64()),
+            rng,
+            stored: Head::new(),
+            buffer: Vec::new(),
+        }
+    }
+
+    /// 64 bits that nobody outside can foretell.
+    pub(super) fn random(&mut self) -> u64 {
+        self.rng.next_u64()
+    }
+
+    /// A local tag for what is at `index` of the owner's slab.
+    pub(super) fn token(&mut self, index: u32) -> Token {
+        Token { shard: self.shard, index, cookie: self.random() }
+    }
+
+    /// The flow to `target`: the open or opening one, else a new connection is asked for.
+    pub(super) fn outbound(&mut self, target: SocketAddr) -> FlowId {
+        let (flow, new) = self.flows.outbound(target);
+        if new {
+            self.out.connect(flow, target, self.options.limits.connect_timeout);
+        }
+        flow
+    }
+
+    /// Closes a flow whose peer sent what cannot be answered; what waits on it is told.
+    pub(super) fn close(&mut self, flow: FlowId) -> Vec<Told> {
+        self.out.close(flow, CloseReason::BadInput);
+        self.flow_failed(flow)
+    }
+
+    /// Adds what there is to what was counted.
+    pub(super) fn stats(&self) -> Stats {
+        Stats {
+            flows: self.flows.len(),
+            clients: self.clients.len(),
+            servers: self.servers.len(),
+            timers: self.wheel.len(),
+            ..self.counted
+        }
+    }
+
+    /// True when no request of ours waits for its answer.
+    pub(super) fn is_quiet(&self) -> bool {
+        self.outstanding == 0
+    }
+}

@@ -1,0 +1,386 @@
+//! Server transactions: requests that were received, and the responses to them.
+
+use std::hash::{BuildHasher, Hash, Hasher};
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::time::Duration;
+
+use super::invite_server::{self, Event};
+use super::{SERVERS_MAX, Stack, request_server};
+use crate::key::{FlowId, ServerId, TimerKey};
+use crate::sip::message::{Header, Method, Name, View, write};
+use crate::sip::timer::{T1_64, Timer};
+use crate::sip::token::Token;
+
+/// A request that was received.
+#[derive(Debug)]
+pub(in crate::sip) struct Server {
+    /// The request, from which responses copy what they must (RFC 3261 §8.2.6.2).
+    pub(in crate::sip) request: Rc<[u8]>,
+    /// The tag that responses put into To when the request had none.
+    pub(in crate::sip) to_tag: Option<Token>,
+    state: State,
+    flow: FlowId,
+    /// Where the request came from.
+    peer: SocketAddr,
+    /// Where responses go when the flow is gone (RFC 3261 §18.2.2).
+    sent_by_port: u16,
+    branch: u64,
+    /// The last response to an INVITE.
+    response: Option<Rc<[u8]>>,
+    timer: Option<TimerKey>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    Invite(invite_server::State),
+    Request(request_server::State),
+}
+
+/// What a request turned out to be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::sip) enum Received {
+    /// A new one.
+    New(ServerId),
+    /// One that was seen before; it was answered as then.
+    Repeated,
+    /// One too many: [`SERVERS_MAX`].
+    Refused,
+}
+
+impl Stack {
+    /// Finds or makes the transaction of a request other than ACK and CANCEL (RFC 3261 §17.2.3).
+    pub(in crate::sip) fn receive(
+        &mut self,
+        flow: FlowId,
+        request: View<'_>,
+        bytes: &[u8],
+    ) -> Received {
+        let method = request.method();
+        let branch = self.branch_hash(request, method);
+        if let Some(&id) = self.by_branch.get(&branch) {
+            self.repeat(id, flow);
+            return Received::Repeated;
+        }
+        let peer = self.flows.get(flow).map(|flow| flow.peer);
+        let Some(peer) = peer.filter(|_| self.servers.len() < SERVERS_MAX) else {
+            return Received::Refused;
+        };
+        let state = match method {
+            Method::Invite => State::Invite(invite_server::State::Proceeding),
+            _ => State::Request(request_server::State::Trying),
+        };
+        let id = self.servers.insert(Server {
+            request: Rc::from(bytes),
+            to_tag: None,
+            state,
+            flow,
+            peer,
+            sent_by_port: request.via().and_then(|via| via.port).unwrap_or(5060),
+            branch,
+            response: None,
+            timer: None,
+        });
+        self.by_branch.insert(branch, id);
+        Received::New(id)
+    }
+
+    /// The INVITE that a CANCEL is about (RFC 3261 §9.2).
+    pub(in crate::sip) fn cancelled_invite(&self, cancel: View<'_>) -> Option<ServerId> {
+        self.by_branch.get(&self.branch_hash(cancel, Method::Invite)).copied()
+    }
+
+    /// Takes the ACK of a response other than 2xx; false when it is not one (RFC 3261 §17.2.1).
+    pub(in crate::sip) fn on_ack(&mut self, ack: View<'_>) -> bool {
+        let Some(&id) = self.by_branch.get(&self.branch_hash(ack, Method::Invite)) else {
+            return false;
+        };
+        let Some(server) = self.servers.get_mut(id) else { return false };
+        let State::Invite(before) = server.state else { return false };
+        let (after, _) = invite_server::step(before, Event::Ack);
+        server.state = State::Invite(after);
+        if after == invite_server::State::Confirmed {
+            // Timer I is zero on a reliable flow (RFC 3261 §17.2.1).
+            self.end_server(id);
+        }
+        before == invite_server::State::Completed
+    }
+
+    /// The transaction, while it lasts.
+    pub(in crate::sip) fn server(&self, id: ServerId) -> Option<&Server> {
+        self.servers.get(id)
+    }
+
+    /// True while the flow that the request came on is up.
+    pub(in crate::sip) fn has_flow(&self, id: ServerId) -> bool {
+        self.servers.get(id).is_some_and(|server| self.flows.get(server.flow).is_some())
+    }
+
+    /// Fixes the tag that responses put into To.
+    pub(in crate::sip) fn set_to_tag(&mut self, id: ServerId, tag: Token) {
+        if let Some(server) = self.servers.get_mut(id) {
+            server.to_tag = Some(tag);
+        }
+    }
+
+    /// Answers with a response of our own, without a body.
+    pub(in crate::sip) fn respond(&mut self, id: ServerId, status: u16) {
+        self.respond_with(id, status, write::reason_phrase(status).as_bytes(), |out| {
+            write::body(out, b"");
+        });
+    }
+
+    /// Answers; `rest` writes what follows the headers that are copied from the request.
+    pub(in crate::sip) fn respond_with(
+        &mut self,
+        id: ServerId,
+        status: u16,
+        reason: &[u8],
+        rest: impl FnOnce(&mut Vec<u8>),
+    ) {
+        let Some(to_tag) = self.servers.get(id).map(|server| server.to_tag) else { return };
+        if to_tag.is_none() && status > 100 {
+            let tag = self.token(u32::MAX);
+            self.set_to_tag(id, tag);
+        }
+        let mut buffer = std::mem::take(&mut self.buffer);
+        let mut head = std::mem::take(&mut self.stored);
+        buffer.clear();
+        if let Some(server) = self.servers.get(id)
+            && head.read(&server.request).is_ok()
+        {
+            let request = View::new(&server.request, &head);
+            let tag = server.to_tag.filter(|_| status > 100);
+            write_head(&mut buffer, request, status, reason, tag, server.peer);
+            rest(&mut buffer);
+            self.on_answer(id, status, &buffer);
+        }
+        self.buffer = buffer;
+        self.stored = head;
+    }
+
+    /// Sends the final response of an INVITE again; its flow may be a new one by now.
+    pub(in crate::sip) fn answer_again(&mut self, id: ServerId) {
+        let Some(response) = self.servers.get(id).and_then(|server| server.response.clone()) else {
+            return;
+        };
+        self.send_response(id, &response, true);
+    }
+
+    /// Ends a transaction whose user needs it no more: its 2xx was acknowledged.
+    pub(in crate::sip) fn end_server(&mut self, id: ServerId) {
+        if let Some(server) = self.servers.remove(id) {
+            self.by_branch.remove(&server.branch);
+            if let Some(timer) = server.timer {
+                self.wheel.cancel(timer);
+            }
+        }
+    }
+
+    /// Timer H or L: nothing can come any more.
+    pub(in crate::sip) fn on_server_over(&mut self, id: ServerId) {
+        let Some(server) = self.servers.get_mut(id) else { return };
+        server.timer = None;
+        if let State::Invite(state) = server.state
+            && invite_server::step(state, Event::Over).0 == invite_server::State::Terminated
+        {
+            self.end_server(id);
+        }
+    }
+
+    /// Answers a request that gets no transaction: a CANCEL, or one that is malformed. The flow it
+    /// came on carries the answer.
+    pub(in crate::sip) fn respond_once(
+        &mut self,
+        flow: FlowId,
+        request: View<'_>,
+        status: u16,
+        rest: impl FnOnce(&mut Vec<u8>),
+    ) {
+        let Some(peer) = self.flows.get(flow).map(|flow| flow.peer) else { return };
+        let tag = self.token(u32::MAX);
+        let reason = write::reason_phrase(status).as_bytes();
+        self.out.send_with(flow, |out| {
+            write_head(out, request, status, reason, Some(tag), peer);
+            rest(out);
+        });
+    }
+
+    fn on_answer(&mut self, id: ServerId, status: u16, bytes: &[u8]) {
+        self.send_response(id, bytes, status >= 200);
+        let Some(server) = self.servers.get_mut(id) else { return };
+        match server.state {
+            State::Invite(before) => {
+                server.response = Some(Rc::from(bytes));
+                let event = match status {
+                    100..=199 => return,
+                    200..=299 => Event::Success,
+                    _ => Event::Failure,
+                };
+                let (after, _) = invite_server::step(before, event);
+                server.state = State::Invite(after);
+                let timer = match after {
+                    invite_server::State::Accepted => Timer::L(id),
+                    _ => Timer::H(id),
+                };
+                self.set_server_timer(id, T1_64, timer);
+            }
+            State::Request(before) => {
+                let event = match status {
+                    100..=199 => request_server::Event::Provisional,
+                    _ => request_server::Event::Final,
+                };
+                let (after, _) = request_server::step(before, event);
+                server.state = State::Request(after);
+                if after == request_server::State::Completed {
+                    // Timer J is zero on a reliable flow (RFC 3261 §17.2.2).
+                    self.end_server(id);
+                }
+            }
+        }
+    }
+
+    /// Down the flow of the request; a final response finds its way over a new connection to the
+    /// address the request came from when that flow is gone (RFC 3261 §18.2.2).
+    fn send_response(&mut self, id: ServerId, bytes: &[u8], is_final: bool) {
+        let Some(server) = self.servers.get(id) else { return };
+        let flow = server.flow;
+        if self.flows.get(flow).is_some() {
+            self.out.send(flow, bytes);
+        } else if is_final {
+            let target = SocketAddr::new(server.peer.ip(), server.sent_by_port);
+            let flow = self.outbound(target);
+            self.out.send(flow, bytes);
+        }
+    }
+
+    fn repeat(&mut self, id: ServerId, flow: FlowId) {
+        let Some(server) = self.servers.get_mut(id) else { return };
+        server.flow = flow;
+        let again = match server.state {
+            State::Invite(state) => {
+                invite_server::step(state, Event::Invite).1 == invite_server::Effect::Retransmit
+            }
+            State::Request(state) => {
+                let event = request_server::Event::Request;
+                request_server::step(state, event).1 == request_server::Effect::Retransmit
+            }
+        };
+        if again {
+            self.answer_again(id);
+        }
+    }
+
+    fn set_server_timer(&mut self, id: ServerId, after: Duration, timer: Timer) {
+        let Some(server) = self.servers.get_mut(id) else { return };
+        if let Some(old) = server.timer.take() {
+            self.wheel.cancel(old);
+        }
+        server.timer = Some(self.wheel.schedule(self.now + after, timer));
+    }
+
+    /// A server transaction is named by branch, sent-by and method, ACK and CANCEL counting as the
+    /// INVITE they belong to; without the magic cookie by what RFC 3261 §17.2.3 lists for RFC 2543.
+    fn branch_hash(&self, request: View<'_>, method: Method) -> u64 {
+        let mut hasher = self.hasher.build_hasher();
+        method.hash(&mut hasher);
+        if method == Method::Other {
+            request.method_bytes().hash(&mut hasher);
+        }
+        let Some(via) = request.via() else { return hasher.finish() };
+        match via.branch.filter(|branch| branch.starts_with(b"z9hG4bK") && branch.len() > 7) {
+            Some(branch) => (branch, via.host, via.port).hash(&mut hasher),
+            None => {
+                let from_tag = request.from().and_then(|from| from.tag);
+                let cseq = request.cseq().map(|(number, _)| number);
+                (request.request_uri(), from_tag, request.call_id(), cseq, via.value)
+                    .hash(&mut hasher);
+            }
+        }
+        hasher.finish()
+    }
+}
+
+/// Status line and the headers that a response copies from its request (RFC 3261 §8.2.6.2), with
+/// Record-Route where a dialog may come of it (§12.1.1).
+fn write_head(
+    out: &mut Vec<u8>,
+    request: View<'_>,
+    status: u16,
+    reason: &[u8],
+    to_tag: Option<Token>,
+    peer: SocketAddr,
+) {
+    write::status_line(out, status, reason);
+    let mut top = true;
+    for header in request.headers() {
+        match header.name {
+            Name::Via => {
+                if std::mem::take(&mut top) {
+                    write_top_via(out, request, &header, peer);
+                } else {
+                    write::line(out, header.line);
+                }
+            }
+            Name::To => match to_tag.filter(|_| request.to().is_some_and(|to| to.tag.is_none())) {
+                Some(tag) => {
+                    out.extend_from_slice(b"To: ");
+                    out.extend_from_slice(header.value);
+                    out.extend_from_slice(b";tag=");
+                    out.extend_from_slice(&tag.to_bytes());
+                    out.extend_from_slice(b"\r\n");
+                }
+                None => write::line(out, header.line),
+            },
+            Name::From | Name::CallId | Name::CSeq => write::line(out, header.line),
+            Name::RecordRoute if (101..300).contains(&status) && makes_dialog(request) => {
+                write::line(out, header.line);
+            }
+            _ => {}
+        }
+    }
+}
+
+fn makes_dialog(request: View<'_>) -> bool {
+    request.method() == Method::Invite && request.to().is_some_and(|to| to.tag.is_none())
+}
+
+/// The topmost Via with `received` where the sender's address is not what it says (RFC 3261
+/// §18.2.1), and with both where it asks for `rport` (RFC 3581 §4).
+fn write_top_via(out: &mut Vec<u8>, request: View<'_>, header: &Header<'_>, peer: SocketAddr) {
+    let Some(via) = request.via() else { return write::line(out, header.line) };
+    let wants_rport = via.rport == Some(None);
+    let host = via.host.strip_prefix(b"[").and_then(|host| host.strip_suffix(b"]"));
+    let host = std::str::from_utf8(host.unwrap_or(via.host)).ok();
+    let same = host.and_then(|host| host.parse().ok()) == Some(peer.ip());
+    if (same && !wants_rport) || via.received.is_some() {
+        return write::line(out, header.line);
+    }
+    let rest = header.value.get(via.value.len()..).unwrap_or_default();
+    out.extend_from_slice(b"Via: ");
+    match wants_rport.then(|| empty_rport(via.value)).flatten() {
+        Some(end) => {
+            out.extend_from_slice(&via.value[..end]);
+            out.push(b'=');
+            write::number(out, u64::from(peer.port()));
+            out.extend_from_slice(&via.value[end..]);
+        }
+        None => out.extend_from_slice(via.value),
+    }
+    out.extend_from_slice(format!(";received={}", peer.ip()).as_bytes());
+    out.extend_from_slice(rest);
+    out.extend_from_slice(b"\r\n");
+}
+
+/// Where an `rport` parameter without a value ends.
+fn empty_rport(via: &[u8]) -> Option<usize> {
+    let mut start = 0;
+    for parameter in via.split(|&byte| byte == b';') {
+        let end = start + parameter.len();
+        if parameter.trim_ascii().eq_ignore_ascii_case(b"rport") {
+            return Some(start + parameter.trim_ascii_end().len());
+        }
+        start = end + 1;
+    }
+    None
+}
