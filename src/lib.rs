@@ -24,3 +24,5 @@ pub mod sip;
 pub mod net;
 #[cfg(feature = "server")]
 pub mod shard;
+#[cfg(feature = "server")]
+pub mod control;

@@ -46,6 +46,7 @@ impl Endpoint {
     /// Reacts to `input` at `now`, which never runs backwards, and appends to `out`.
     pub fn handle(&mut self, now: Instant, input: Input<'_>, out: &mut Actions) {
         self.stack.now = now;
+        self.stack.wheel.advance(now);
         std::mem::swap(&mut self.stack.out, out);
         match input {
             Input::Message { flow, bytes } => self.on_message(flow, bytes),

@@ -16,6 +16,7 @@
 
 use std::time::Duration;
 
+use super::message::{Name, View};
 use crate::key::TimerKey;
 use crate::time::Instant;
 
@@ -26,6 +27,63 @@ pub enum Cause {
     Connect,
     /// F2: the flow that the attempt went out on died, whether or not a 1xx had come.
     Flow,
+    /// F3, F4, or both at once: `503` with `Error-Info: transport-error`, with `Retry-After`.
+    Unavailable {
+        /// A proxy says that it could not reach the peer.
+        transport_error: bool,
+        /// What Retry-After says.
+        retry_after: Option<Duration>,
+    },
+    /// The peer is busy with an earlier copy of a repeated attempt: `500` with Retry-After (RFC
+    /// 3261 §14.2), or `491` and the pause of §14.1.
+    Busy(Duration),
+}
+
+impl Cause {
+    /// The pause before the next attempt; `None` when there is to be none.
+    fn wait(self, delay: Duration) -> Option<Duration> {
+        let delay = Some(delay).filter(|delay| !delay.is_zero());
+        match self {
+            Self::Connect | Self::Flow => delay,
+            Self::Unavailable { transport_error, retry_after } => {
+                delay.filter(|_| transport_error).max(retry_after)
+            }
+            Self::Busy(pause) => Some(pause),
+        }
+    }
+}
+
+/// Reads the cause off a final response to a re-INVITE; `None` when it is an answer like any other.
+/// `repeated` when an attempt of the same operation went before; `pause` is what RFC 3261 §14.1
+/// prescribes after a 491.
+pub(super) fn cause_of(response: View<'_>, repeated: bool, pause: Duration) -> Option<Cause> {
+    let retry_after = response.retry_after().map(|secs| Duration::from_secs(secs.into()));
+    match response.status() {
+        503 => {
+            let transport_error = response.values(Name::ErrorInfo).any(is_transport_error);
+            (transport_error || retry_after.is_some())
+                .then_some(Cause::Unavailable { transport_error, retry_after })
+        }
+        500 if repeated => retry_after.map(Cause::Busy),
+        491 if repeated => Some(Cause::Busy(pause)),
+        _ => None,
+    }
+}
+
+/// True for `transport-error` in the spellings that proxies use: bare, in brackets, as the last
+/// part of a URI or URN, or as a parameter; in any case.
+fn is_transport_error(value: &[u8]) -> bool {
+    let is_token = |text: &[u8]| text.trim_ascii().eq_ignore_ascii_case(b"transport-error");
+    let (uri, outside) = match (memchr::memchr(b'<', value), memchr::memchr(b'>', value)) {
+        (Some(open), Some(close)) if open < close => (&value[open + 1..close], &value[close + 1..]),
+        _ => (value, &[][..]),
+    };
+    let mut parts = uri.split(|&byte| byte == b';');
+    let path = parts.next().unwrap_or_default();
+    let path = path.split(|byte| matches!(byte, b'?' | b'#')).next().unwrap_or_default();
+    let last = path.rsplit(|byte| matches!(byte, b'/' | b':')).next().unwrap_or_default();
+    let is_parameter = |text: &[u8]| text.split(|&byte| byte == b'=').any(is_token);
+    is_token(last) || parts.chain(outside.split(|&byte| byte == b';')).any(is_parameter)
 }
 
 /// What is decided after a failure.
@@ -54,14 +112,11 @@ pub fn decide(
     delay: Duration,
     window: Duration,
 ) -> Decision {
-    let wait = match cause {
-        Cause::Connect | Cause::Flow => delay,
-    };
     let deadline = first_failure + window;
-    let retry = now + wait;
-    if wait.is_zero() || retry >= deadline {
+    let Some(retry) = cause.wait(delay).map(|wait| now + wait).filter(|retry| *retry < deadline)
+    else {
         return Decision::GiveUp;
-    }
+    };
     Decision::Wait { retry, deadline }
 }
 
@@ -150,6 +205,52 @@ mod tests {
     #[test]
     fn a_delay_as_long_as_the_window_can_never_retry() {
         assert_eq!(decide(at(0), at(0), Cause::Flow, WINDOW, WINDOW), Decision::GiveUp);
+    }
+
+    #[test]
+    fn retry_after_is_waited_for_even_where_the_delay_is_zero() {
+        let asked = |transport_error, secs| Cause::Unavailable {
+            transport_error,
+            retry_after: Some(Duration::from_secs(secs)),
+        };
+        let wait = |cause, delay| match decide(at(0), at(0), cause, delay, WINDOW) {
+            Decision::Wait { retry, .. } => Some(retry.as_millis()),
+            Decision::GiveUp => None,
+        };
+        let delay = Duration::from_secs(3);
+        assert_eq!(wait(asked(false, 2), Duration::ZERO), Some(2000));
+        assert_eq!(wait(asked(false, 2), delay), Some(2000));
+        assert_eq!(wait(asked(true, 2), delay), Some(3000), "the larger of both");
+        assert_eq!(wait(asked(true, 4), delay), Some(4000), "the larger of both");
+        assert_eq!(
+            wait(asked(false, 0), Duration::ZERO),
+            Some(0),
+            "asked for, unlike a delay of 0"
+        );
+        assert_eq!(wait(asked(false, 32), delay), None, "not inside the window");
+        let bare = Cause::Unavailable { transport_error: true, retry_after: None };
+        assert_eq!(wait(bare, Duration::ZERO), None);
+    }
+
+    #[test]
+    fn transport_error_is_recognised_in_all_its_spellings() {
+        for value in [
+            "transport-error",
+            "Transport-Error",
+            "<transport-error>",
+            "<urn:holdfast:transport-error>",
+            "<http://h/errors/transport-error>;x=y",
+            "<sip:proxy@h>;reason=transport-error",
+            "<sip:proxy@h>;transport-error",
+            "sip:h;transport-error",
+        ] {
+            assert!(is_transport_error(value.as_bytes()), "{value}");
+        }
+        for value in
+            ["", "<sip:transport-error@h>", "transport-errors", "<http://h/transport-error/x>"]
+        {
+            assert!(!is_transport_error(value.as_bytes()), "{value}");
+        }
     }
 
     #[test]

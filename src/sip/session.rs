@@ -323,7 +323,7 @@ impl Leg {
     ) -> Option<Unacknowledged> {
         let incoming = self.incoming.as_mut()?;
         let accepted = incoming.accepted.as_mut()?;
-        accepted.flow_lost |= !stack.has_flow(incoming.server);
+        accepted.flow_lost |= stack.lost_flow(incoming.server);
         if stack.now >= accepted.until {
             let end = incoming.initial || !accepted.flow_lost;
             let server = incoming.server;

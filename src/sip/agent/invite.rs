@@ -5,11 +5,12 @@ use super::{
     Agent, Decision, LegId, Sent, Side, Verdict, refuse, respond_busy, rest_of_invite, write,
 };
 use std::rc::Rc;
+use std::time::Duration;
 
 use crate::key::{ClientId, FlowId, ServerId};
 use crate::sip::dialog::{Dialog, MAX_FORWARDS, RequestHead};
 use crate::sip::message::{Head, View};
-use crate::sip::recovery::{Cause, Late, decide_late};
+use crate::sip::recovery::{Cause, Late, cause_of, decide_late};
 use crate::sip::session::Incoming;
 use crate::sip::token::Token;
 use crate::sip::transaction::Stack;
@@ -194,7 +195,11 @@ impl Agent {
             100 => {}
             101..=199 => self.on_invite_progress(stack, id, response),
             200..=299 => self.on_invite_success(stack, id, client, flow, response),
-            status => self.on_invite_refused(stack, id, status, response),
+            status => {
+                if !self.recover_refused(stack, id, response) {
+                    self.on_invite_refused(stack, id, status, response);
+                }
+            }
         }
     }
 
@@ -283,6 +288,32 @@ impl Agent {
         }
     }
 
+    /// A refusal that stands for a transport failure (F3, F4), or a peer that is still busy with an
+    /// earlier attempt: true when it was taken as such.
+    fn recover_refused(&mut self, stack: &mut Stack, id: LegId, response: View<'_>) -> bool {
+        let Some(call) = self.calls.get_mut(id.call).filter(|call| call.is_established()) else {
+            return false;
+        };
+        let leg = call.leg_mut(id.side);
+        let Some(outgoing) = leg.outgoing.as_ref().filter(|outgoing| !outgoing.cancelled) else {
+            return false;
+        };
+        let pause = glare_pause(stack, id.side);
+        let Some(cause) = cause_of(response, outgoing.recovery.is_some(), pause) else {
+            return false;
+        };
+        self.recover(stack, id, cause);
+        true
+    }
+
+    fn recover(&mut self, stack: &mut Stack, id: LegId, cause: Cause) {
+        let Some(call) = self.calls.get_mut(id.call) else { return };
+        match call.leg_mut(id.side).on_attempt_failed(stack, id, cause) {
+            Decision::Wait { .. } => {}
+            Decision::GiveUp => self.give_up(stack, id),
+        }
+    }
+
     fn on_invite_refused(&mut self, stack: &mut Stack, id: LegId, status: u16, response: View<'_>) {
         let Some(call) = self.calls.get_mut(id.call) else { return };
         let established = call.is_established();
@@ -314,10 +345,7 @@ impl Agent {
             leg.end_outgoing(stack, false);
             return self.fail_incoming(stack, id.other(), 487);
         }
-        match leg.on_attempt_failed(stack, id, cause) {
-            Decision::Wait { .. } => {}
-            Decision::GiveUp => self.give_up(stack, id),
-        }
+        self.recover(stack, id, cause);
     }
 
     fn on_invite_timeout(&mut self, stack: &mut Stack, id: LegId, client: ClientId) {
@@ -347,6 +375,16 @@ impl Agent {
         let same =
             tag.shard == stack.shard && self.calls.get(call)?.leg(side).dialog.local_tag == tag;
         same.then_some(LegId { call, side })
+    }
+}
+
+/// The pause after a 491 (RFC 3261 §14.1): the server made the Call-ID of the callee's leg, the
+/// caller that of its own.
+fn glare_pause(stack: &mut Stack, side: Side) -> Duration {
+    let random = stack.random();
+    match side {
+        Side::A => Duration::from_millis(10 * (random % 201)),
+        Side::B => Duration::from_millis(2100 + 10 * (random % 191)),
     }
 }
 
@@ -390,10 +428,14 @@ fn on_stray_answer(stack: &mut Stack, id: ClientId, flow: FlowId, response: View
     let ack = write_one(stack, b"ACK", cseq);
     stack.acknowledge(id, flow, Rc::from(ack));
     if invite.to().is_some_and(|to| to.tag.is_none()) {
-        let bye = write_one(stack, b"BYE", cseq + 1);
+        let bye = write_one(stack, b"BYE", cseq + STRAY_BYE_STEP);
         stack.out.send(flow, &bye);
     }
 }
+
+/// How far the CSeq of such a BYE is beyond the INVITE's: requests of the early dialog, which is
+/// forgotten, came in between.
+const STRAY_BYE_STEP: u32 = 1 << 16;
 
 fn ack_tag(ack: &[u8]) -> Option<Vec<u8>> {
     let mut head = Head::new();

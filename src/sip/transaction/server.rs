@@ -111,9 +111,9 @@ impl Stack {
         self.servers.get(id)
     }
 
-    /// True while the flow that the request came on is up.
-    pub(in crate::sip) fn has_flow(&self, id: ServerId) -> bool {
-        self.servers.get(id).is_some_and(|server| self.flows.get(server.flow).is_some())
+    /// True when the flow that the request came on is gone.
+    pub(in crate::sip) fn lost_flow(&self, id: ServerId) -> bool {
+        self.servers.get(id).is_some_and(|server| self.flows.get(server.flow).is_none())
     }
 
     /// Fixes the tag that responses put into To.

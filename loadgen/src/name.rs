@@ -1,0 +1,143 @@
+//! Names that travel: they say which call is meant, so that no map of strings is needed.
+//!
+//! ```text
+//! Call-ID   0000002a-00000001-5eed5eed        call 42, its first use, this run
+//! From tag  c0000002a-00000001-5eed5eed       the same, caller's side
+//! To tag    d0000002a-00000001-5eed5eed       the same, callee's side
+//! branch    z9hG4bK-0000002a-00000001-5eed5eed-3   CSeq 3 of it; the ACK of a 2xx has `-3a`
+//! SDP       o=lg 42 7 IN …                    call 42, seventh offer
+//! ```
+
+use std::io::Write;
+
+/// Which call, and which use of its place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Name {
+    pub(crate) index: u32,
+    pub(crate) generation: u32,
+    pub(crate) run: u32,
+}
+
+impl Name {
+    /// Bytes of a written name.
+    const LEN: usize = 26;
+
+    /// Reads a name that [`write`](Self::write) wrote; `None` when it is somebody else's.
+    pub(crate) fn read(text: &[u8]) -> Option<Self> {
+        if text.len() != Self::LEN || text[8] != b'-' || text[17] != b'-' {
+            return None;
+        }
+        Some(Self {
+            index: hex(&text[..8])?,
+            generation: hex(&text[9..17])?,
+            run: hex(&text[18..])?,
+        })
+    }
+
+    /// Appends the name.
+    pub(crate) fn write(self, out: &mut Vec<u8>) {
+        put_hex(out, self.index);
+        out.push(b'-');
+        put_hex(out, self.generation);
+        out.push(b'-');
+        put_hex(out, self.run);
+    }
+}
+
+fn hex(text: &[u8]) -> Option<u32> {
+    text.iter().try_fold(0, |value: u32, byte| Some(value << 4 | char::from(*byte).to_digit(16)?))
+}
+
+fn put_hex(out: &mut Vec<u8>, value: u32) {
+    for shift in (0..8).rev() {
+        out.push(b"0123456789abcdef"[(value >> (shift * 4) & 15) as usize]);
+    }
+}
+
+/// The direction of the media in a session description.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Direction {
+    Both,
+    SendOnly,
+    ReceiveOnly,
+}
+
+impl Direction {
+    fn text(self) -> &'static str {
+        match self {
+            Self::Both => "sendrecv",
+            Self::SendOnly => "sendonly",
+            Self::ReceiveOnly => "recvonly",
+        }
+    }
+
+    /// What answers an offer of this direction (RFC 3264 §6.1).
+    pub(crate) fn answer(self) -> Self {
+        match self {
+            Self::Both => Self::Both,
+            Self::SendOnly => Self::ReceiveOnly,
+            Self::ReceiveOnly => Self::SendOnly,
+        }
+    }
+
+    /// The direction a description states.
+    pub(crate) fn of(sdp: &[u8]) -> Self {
+        let states = |line: &[u8]| memchr::memmem::find(sdp, line).is_some();
+        match () {
+            () if states(b"a=sendonly") => Self::SendOnly,
+            () if states(b"a=recvonly") => Self::ReceiveOnly,
+            () => Self::Both,
+        }
+    }
+}
+
+/// Replaces `out` by a session description of call `index`.
+pub(crate) fn write_sdp(
+    out: &mut Vec<u8>,
+    host: &str,
+    index: u32,
+    version: u32,
+    direction: Direction,
+) {
+    out.clear();
+    let direction = direction.text();
+    let written = write!(
+        out,
+        "v=0\r\no=lg {index} {version} IN IP4 {host}\r\ns=-\r\nc=IN IP4 {host}\r\nt=0 0\r\n\
+         m=audio 40000 RTP/AVP 0 8\r\na=rtpmap:0 PCMU/8000\r\na=rtpmap:8 PCMA/8000\r\n\
+         a={direction}\r\n"
+    );
+    debug_assert!(written.is_ok(), "a Vec takes every write");
+}
+
+/// The call that a session description is about.
+pub(crate) fn sdp_call(sdp: &[u8]) -> Option<u32> {
+    let at = memchr::memmem::find(sdp, b"o=lg ")? + 5;
+    let rest = &sdp[at..];
+    crate::message::number(&rest[..memchr::memchr(b' ', rest)?])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_is_read_as_it_was_written_and_foreign_names_are_not() {
+        let name = Name { index: 42, generation: u32::MAX, run: 0x5eed };
+        let mut text = Vec::new();
+        name.write(&mut text);
+        assert_eq!(text, b"0000002a-ffffffff-00005eed");
+        assert_eq!(Name::read(&text), Some(name));
+        assert_eq!(Name::read(&text[1..]), None);
+        assert_eq!(Name::read(b"0000002x-ffffffff-00005eed"), None);
+    }
+
+    #[test]
+    fn a_description_says_its_call_and_its_direction() {
+        let mut sdp = Vec::new();
+        write_sdp(&mut sdp, "127.0.0.1", 70, 2, Direction::SendOnly);
+        assert_eq!(sdp_call(&sdp), Some(70));
+        assert_eq!(Direction::of(&sdp).answer(), Direction::ReceiveOnly);
+        assert_eq!(sdp_call(b"v=0\r\no=- 1 1 IN IP4 h\r\n"), None);
+    }
+}

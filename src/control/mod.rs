@@ -1,0 +1,7 @@
+//! The control plane: what a person or a supervisor says to the server.
+
+// Files, threads and the clock belong here, apart from the protocol core.
+#![allow(clippy::disallowed_methods, clippy::disallowed_types)]
+
+pub mod config;
+pub mod serve;

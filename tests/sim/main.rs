@@ -1,0 +1,18 @@
+//! The simulated world: the protocol core among simulated peers on a simulated network, in virtual
+//! time, everything drawn from one seed. What it does and how to use it: `docs/SIMULATOR.md`.
+
+#![allow(clippy::print_stdout, clippy::disallowed_methods, clippy::disallowed_types)]
+
+mod log;
+mod message;
+mod network;
+mod oracle;
+mod peer;
+mod rng;
+mod runner;
+mod scenario;
+mod server;
+mod truth;
+mod uac;
+mod uas;
+mod world;

@@ -1,0 +1,738 @@
+//! The oracle: a second, much simpler account of what the server owes, kept at its edge.
+//!
+//! It sees every message that an endpoint reads and sends, and every flow that opens and fails, and
+//! keeps for each leg only what the recovery of a re-INVITE is about:
+//!
+//! ```text
+//!             INVITE sent                fails: decide wait
+//!  (nothing) ─────────────► Attempting ───────────────────► Waiting { due }
+//!      ▲                        │   ▲                            │
+//!      └─ a final response ─────┘   └── INVITE at due, CSeq + 1 ─┘
+//!         BYE, CANCEL, give-up           1xx of an earlier attempt
+//! ```
+//!
+//! What must happen by a time is an [`Owed`]; what must happen in the same turn is checked after it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+
+use holdfast::key::FlowId;
+use holdfast::sip::Stats;
+
+use crate::message::Msg;
+use crate::peer::{MS, SEC, T1};
+use crate::scenario::ANSWERS_THAT_START_A_WAIT;
+use crate::truth::{Ended, Side, Truth};
+
+/// TEMPORARY
+pub(crate) const KNOWN: bool = false;
+/// How late the server may be: one tick of its wheel, and one for what a turn may leave over.
+const TICKS: u64 = 2 * MS;
+/// What an attempt may need to get through a healed network, connecting included.
+const ATTEMPT_MAX: u64 = 6 * SEC;
+
+/// The longest pause after 491 (RFC 3261 §14.1).
+const PAUSE_MAX: u64 = 4 * SEC;
+
+/// An INVITE that the server sent in a dialog.
+#[derive(Debug)]
+struct Attempt {
+    msg: Msg,
+    place: (usize, FlowId),
+    state: State,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    Out,
+    Proceeding,
+    Failed { at: u64 },
+    Final { status: u16 },
+}
+
+/// A re-INVITE from its first attempt to its final response.
+#[derive(Debug)]
+struct Operation {
+    attempts: Vec<Attempt>,
+    /// The attempt that is out, or was last.
+    current: usize,
+    phase: Phase,
+    first_failure: Option<u64>,
+    cancelled: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    Attempting,
+    /// `exact` is false where the server itself draws the delay.
+    Waiting {
+        due: u64,
+        exact: bool,
+    },
+    Over,
+}
+
+/// A leg of the server, as seen from outside.
+#[derive(Debug)]
+struct Leg {
+    call_id: String,
+    call: usize,
+    side: Side,
+    peer: usize,
+    cseq: u32,
+    confirmed: bool,
+    ended: bool,
+    /// It is the one that could not be reached; its peer gets a BYE without a Reason, if any.
+    failed: bool,
+    /// The first INVITE, and all operations; the last one may be going on.
+    operations: Vec<Operation>,
+    /// 2xx sent to an INVITE of the peer and not acknowledged, by CSeq, since when.
+    unacked: BTreeMap<u32, u64>,
+    /// The last INVITE of the peer without a final response.
+    served: Option<u32>,
+}
+
+/// What the server owes by some time.
+#[derive(Clone, Copy, Debug)]
+enum Owed {
+    Retry { leg: usize, due: u64 },
+    GiveUp { leg: usize, operation: usize },
+    Release { leg: usize },
+}
+
+/// What the oracle must know of a device.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Rules {
+    /// `retry-after-reliable-transport-error` in force, per peer.
+    pub(crate) delay: u64,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Flow {
+    peer: SocketAddr,
+    opening: bool,
+}
+
+/// The account.
+#[derive(Debug, Default)]
+pub(crate) struct Oracle {
+    /// Rules by peer.
+    pub(crate) rules: Vec<Rules>,
+    /// The window in force.
+    pub(crate) window: u64,
+    /// Peers by address.
+    pub(crate) addresses: BTreeMap<SocketAddr, usize>,
+    legs: Vec<Leg>,
+    by_call_id: BTreeMap<String, usize>,
+    branches: BTreeMap<String, (usize, usize, usize)>,
+    /// Branches and methods of all requests.
+    sent: BTreeSet<(String, String)>,
+    on_flow: BTreeMap<(usize, FlowId), Vec<usize>>,
+    flows: BTreeMap<(usize, FlowId), Flow>,
+    opening: BTreeSet<(usize, SocketAddr)>,
+    owed: BTreeMap<(u64, u64), Owed>,
+    serial: u64,
+    /// ACKs that this turn must send.
+    acks: BTreeSet<(usize, u32)>,
+    /// Until when the path to a peer was disturbed, by peer.
+    disturbed: BTreeMap<usize, u64>,
+    /// A drain began; its deadline.
+    pub(crate) drain: Option<u64>,
+}
+
+impl Oracle {
+    /// The path to a peer is not in order until `until`.
+    pub(crate) fn disturbed(&mut self, peer: usize, until: u64) {
+        let at = self.disturbed.entry(peer).or_default();
+        *at = (*at).max(until);
+    }
+
+    fn owe(&mut self, at: u64, owed: Owed) {
+        self.serial += 1;
+        self.owed.insert((at, self.serial), owed);
+    }
+
+    /// A peer connected to the server, or a stand-in was made.
+    pub(crate) fn on_accept(&mut self, shard: usize, flow: FlowId, peer: SocketAddr) {
+        self.flows.insert((shard, flow), Flow { peer, opening: false });
+    }
+
+    pub(crate) fn on_close(&mut self, shard: usize, flow: FlowId) {
+        self.flows.remove(&(shard, flow));
+    }
+
+    pub(crate) fn on_connect(
+        &mut self,
+        truth: &mut Truth,
+        now: u64,
+        shard: usize,
+        flow: FlowId,
+        target: SocketAddr,
+    ) {
+        self.settle(truth, now);
+        if !self.opening.insert((shard, target)) {
+            truth.failures.push(format!("shard {shard} connects to {target} twice at a time"));
+        }
+        if !self.addresses.contains_key(&target) {
+            truth.failures.push(format!("shard {shard} connects to {target}: nobody's address"));
+        }
+        truth.cover("connection opened by the server");
+        self.flows.insert((shard, flow), Flow { peer: target, opening: true });
+    }
+
+    pub(crate) fn on_opened(&mut self, shard: usize, flow: FlowId) {
+        if let Some(flow) = self.flows.get_mut(&(shard, flow)) {
+            flow.opening = false;
+            self.opening.remove(&(shard, flow.peer));
+        }
+    }
+
+    /// Every attempt that waits on the flow has failed.
+    pub(crate) fn on_flow_failed(
+        &mut self,
+        truth: &mut Truth,
+        now: u64,
+        shard: usize,
+        flow: FlowId,
+    ) {
+        self.settle(truth, now);
+        let target = self.flows.remove(&(shard, flow));
+        if let Some(flow) = target.filter(|flow| flow.opening) {
+            self.opening.remove(&(shard, flow.peer));
+            // Attempts may also wait for the connection itself.
+            for leg in 0..self.legs.len() {
+                if self.is_overdue(leg, now) && self.is_peer(leg, flow.peer) {
+                    self.fail(truth, now, leg, None);
+                }
+            }
+        }
+        for leg in self.on_flow.remove(&(shard, flow)).unwrap_or_default() {
+            let Some(operation) = self.legs[leg].operations.last_mut() else { continue };
+            let attempt = &operation.attempts[operation.current];
+            let out = matches!(attempt.state, State::Out | State::Proceeding);
+            if attempt.place == (shard, flow) && out && operation.phase == Phase::Attempting {
+                self.fail(truth, now, leg, None);
+            }
+        }
+    }
+
+    fn is_peer(&self, leg: usize, addr: SocketAddr) -> bool {
+        self.addresses.get(&addr) == Some(&self.legs[leg].peer)
+    }
+
+    fn is_overdue(&self, leg: usize, now: u64) -> bool {
+        let operation = self.legs[leg].operations.last();
+        matches!(operation.map(|op| op.phase), Some(Phase::Waiting { due, .. }) if due <= now)
+    }
+
+    fn deadline(&self, leg: usize) -> Option<u64> {
+        let operation = self.legs[leg].operations.last()?;
+        operation.first_failure.map(|at| at + self.window)
+    }
+
+    /// The outstanding attempt of a leg failed; `wait` is given where the answer set it.
+    fn fail(&mut self, truth: &mut Truth, now: u64, leg: usize, wait: Option<u64>) {
+        let (window, peer) = (self.window, self.legs[leg].peer);
+        let delay = self.rules[peer].delay;
+        let (call, ended, confirmed) =
+            (self.legs[leg].call, self.legs[leg].ended, self.legs[leg].confirmed);
+        let index = self.legs[leg].operations.len() - 1;
+        let operation = &mut self.legs[leg].operations[index];
+        let attempt = &mut operation.attempts[operation.current];
+        if matches!(attempt.state, State::Out | State::Proceeding) {
+            attempt.state = State::Failed { at: now };
+        }
+        if ended || !confirmed || operation.cancelled || truth.calls[call].ended.is_some() {
+            operation.phase = Phase::Over;
+            return;
+        }
+        let deadline = *operation.first_failure.get_or_insert(now) + window;
+        let first = deadline == now + window;
+        truth.cover("re-INVITE lost");
+        if wait.is_none() && delay == 0 {
+            operation.phase = Phase::Over;
+            truth.cover("released: delay 0");
+            return self.expect_release(truth, now, leg, "delay 0");
+        }
+        let due = now + wait.unwrap_or(delay);
+        if due >= deadline {
+            operation.phase = Phase::Over;
+            truth.cover("released: no wait fits into the window");
+            if wait.is_none() && !first {
+                self.check_promise(truth, now, leg);
+            }
+            return self.expect_release(truth, now, leg, "given up");
+        }
+        operation.phase = Phase::Waiting { due, exact: true };
+        self.owe(due + TICKS, Owed::Retry { leg, due });
+        self.owe(deadline + TICKS, Owed::GiveUp { leg, operation: index });
+    }
+
+    /// No call is given up although the path to its peer healed in time.
+    fn check_promise(&self, truth: &mut Truth, now: u64, leg: usize) {
+        let peer = self.legs[leg].peer;
+        let healed = self.disturbed.get(&peer).copied().unwrap_or(0);
+        let needed = self.rules[peer].delay + ATTEMPT_MAX;
+        if healed + needed < now {
+            let call = self.legs[leg].call;
+            truth.failures.push(format!(
+                "the promise is broken: call {call} is given up at {now}, its path healed at {healed}"
+            ));
+        }
+    }
+
+    fn expect_release(&mut self, truth: &mut Truth, now: u64, leg: usize, why: &str) {
+        truth.calls[self.legs[leg].call].may_release.get_or_insert(why.to_owned());
+        self.legs[leg].failed = true;
+        self.owe(now + TICKS, Owed::Release { leg });
+    }
+
+    fn other(&self, leg: usize, truth: &Truth) -> Option<usize> {
+        let call = &truth.calls[self.legs[leg].call];
+        let side = self.legs[leg].side.other();
+        self.by_call_id.get(&call.call_ids[side as usize]).copied()
+    }
+
+    /// Looks at everything that was due before `now`.
+    pub(crate) fn settle(&mut self, truth: &mut Truth, now: u64) {
+        while let Some((&key, &owed)) = self.owed.first_key_value() {
+            if key.0 >= now {
+                return;
+            }
+            self.owed.remove(&key);
+            match owed {
+                Owed::Retry { leg, due } => {
+                    let phase = self.legs[leg].operations.last().map(|op| op.phase);
+                    let waiting = matches!(phase, Some(Phase::Waiting { due: d, .. }) if d == due);
+                    let connecting = self
+                        .flows
+                        .values()
+                        .any(|flow| flow.opening && self.is_peer(leg, flow.peer));
+                    if waiting && !connecting && !self.legs[leg].ended {
+                        truth.failures.push(format!(
+                            "call {}: no attempt at {due}, when the wait of {} ended",
+                            self.legs[leg].call, self.legs[leg].call_id
+                        ));
+                    }
+                }
+                Owed::GiveUp { leg, operation: index } => {
+                    let operation = &self.legs[leg].operations[index];
+                    let current = &operation.attempts[operation.current];
+                    let proceeding = current.state == State::Proceeding;
+                    let call = self.legs[leg].call;
+                    let over = operation.phase == Phase::Over || operation.cancelled;
+                    let ended = self.legs[leg].ended || truth.calls[call].ended.is_some();
+                    if !over && !proceeding && !ended && truth.calls[call].may_release.is_none() {
+                        truth.failures.push(format!("call {call}: not given up at its deadline"));
+                    }
+                }
+                Owed::Release { leg } => {
+                    let call = self.legs[leg].call;
+                    let other = self.other(leg, truth);
+                    let released = other.is_none_or(|other| self.legs[other].ended);
+                    let by_peer = matches!(truth.calls[call].ended, Some(Ended::Bye(_)));
+                    if !released && !by_peer {
+                        truth.failures.push(format!("call {call}: not released when it was lost"));
+                    }
+                }
+            }
+        }
+    }
+
+    /// An endpoint is about to read a message.
+    pub(crate) fn on_read(
+        &mut self,
+        truth: &mut Truth,
+        now: u64,
+        shard: usize,
+        flow: FlowId,
+        msg: &Msg,
+    ) {
+        self.settle(truth, now);
+        if msg.is_response() {
+            if msg.method() == "INVITE" {
+                self.on_answer(truth, now, shard, flow, msg);
+            }
+            return;
+        }
+        let known = self.by_call_id.get(msg.text("Call-ID")).copied();
+        let Some(leg) = known else {
+            if msg.method() == "INVITE"
+                && let Some(call) = msg.number("X-Sim-Call").map(|call| call as usize)
+            {
+                let peer = truth.calls[call].caller;
+                let leg = self.add_leg(msg, call, Side::Caller, peer);
+                self.legs[leg].served = Some(msg.cseq().0);
+            }
+            return;
+        };
+        let cseq = msg.cseq().0;
+        match msg.method() {
+            "INVITE" if !msg.to_tag().is_empty() => self.legs[leg].served = Some(cseq),
+            "ACK" => {
+                self.legs[leg].unacked.remove(&cseq);
+            }
+            "BYE" => {
+                self.legs[leg].ended = true;
+                self.stop(leg);
+                if let Some(other) = self.other(leg, truth) {
+                    self.stop(other);
+                }
+            }
+            "CANCEL" if self.legs[leg].served == Some(cseq) => {
+                if let Some(other) = self.other(leg, truth)
+                    && let Some(operation) = self.legs[other].operations.last_mut()
+                {
+                    if matches!(operation.phase, Phase::Waiting { .. }) {
+                        truth.cover("CANCEL during a wait");
+                        operation.phase = Phase::Over;
+                    }
+                    operation.cancelled = true;
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn stop(&mut self, leg: usize) {
+        if let Some(operation) = self.legs[leg].operations.last_mut() {
+            operation.phase = Phase::Over;
+        }
+    }
+
+    fn add_leg(&mut self, msg: &Msg, call: usize, side: Side, peer: usize) -> usize {
+        self.legs.push(Leg {
+            call_id: msg.text("Call-ID").to_owned(),
+            call,
+            side,
+            peer,
+            cseq: 0,
+            confirmed: false,
+            ended: false,
+            failed: false,
+            operations: Vec::new(),
+            unacked: BTreeMap::new(),
+            served: None,
+        });
+        let leg = self.legs.len() - 1;
+        self.by_call_id.insert(msg.text("Call-ID").to_owned(), leg);
+        leg
+    }
+
+    fn on_answer(&mut self, truth: &mut Truth, now: u64, shard: usize, flow: FlowId, msg: &Msg) {
+        let Some(&(leg, index, number)) = self.branches.get(&msg.branch()) else { return };
+        let status = msg.status();
+        let last_operation = index + 1 == self.legs[leg].operations.len();
+        let (peer, call) = (self.legs[leg].peer, self.legs[leg].call);
+        let given_up = KNOWN && self.legs[leg].failed;
+        let operation = &mut self.legs[leg].operations[index];
+        let current = number == operation.current;
+        let first = number == 0;
+        let attempt = &mut operation.attempts[number];
+        let before = attempt.state;
+        let waiting = matches!(operation.phase, Phase::Waiting { .. });
+        if status < 200 {
+            if matches!(before, State::Final { .. }) {
+                return;
+            }
+            let adopted = matches!(before, State::Failed { .. }) && waiting;
+            if adopted || before == State::Out {
+                attempt.state = State::Proceeding;
+            }
+            if adopted && last_operation {
+                truth.cover("1xx of an orphan");
+                operation.phase = Phase::Attempting;
+                operation.current = number;
+                attempt.place = (shard, flow);
+                self.on_flow.entry((shard, flow)).or_default().push(leg);
+            }
+            return;
+        }
+        if let State::Failed { at } = before {
+            truth.cover("final response of an orphan");
+            if now + SEC > at + 64 * T1 {
+                return;
+            }
+        }
+        // Without an offer in the INVITE the ACK waits for the answer of the other leg, unless the
+        // 2xx comes too late to matter.
+        let offered = !attempt.msg.body.is_empty();
+        let failed = matches!(before, State::Failed { .. });
+        let under_way = if failed { waiting } else { current };
+        let matters = last_operation && under_way;
+        if (status >= 300 || offered || !matters) && (!given_up || failed) {
+            let repeated = matches!(before, State::Final { .. });
+            if !repeated || (200..300).contains(&status) {
+                self.acks.insert((leg, attempt.msg.cseq().0));
+            }
+        }
+        if matches!(before, State::Final { .. }) {
+            return;
+        }
+        attempt.state = State::Final { status };
+        let initial = attempt.msg.to_tag().is_empty();
+        if initial {
+            operation.phase = Phase::Over;
+            self.legs[leg].confirmed |= status < 300;
+            return;
+        }
+        let decisive = matters && operation.phase != Phase::Over;
+        if status < 300 {
+            if decisive {
+                if operation.first_failure.is_some() {
+                    truth.cover("recovered");
+                }
+                operation.phase = Phase::Over;
+            }
+            return;
+        }
+        if matches!(status, 408 | 481) {
+            operation.phase = Phase::Over;
+            truth.calls[call].may_release.get_or_insert(format!("answered {status}"));
+            return;
+        }
+        let orphan = matches!(before, State::Failed { .. });
+        if !decisive || orphan {
+            return;
+        }
+        let retry_after = msg.number("Retry-After").map(|seconds| seconds * SEC);
+        let error_info = msg.text("Error-Info").to_ascii_lowercase().contains("transport-error");
+        match status {
+            503 if ANSWERS_THAT_START_A_WAIT && (error_info || retry_after.is_some()) => {
+                truth.cover("503 that starts a wait");
+                let delay = self.rules[peer].delay;
+                let wait = match (error_info, retry_after) {
+                    (true, None) => None,
+                    (true, Some(after)) => Some(after.max(delay)),
+                    (false, after) => after,
+                };
+                self.fail(truth, now, leg, wait);
+            }
+            500 if ANSWERS_THAT_START_A_WAIT && retry_after.is_some() && !first => {
+                self.fail(truth, now, leg, retry_after)
+            }
+            491 if ANSWERS_THAT_START_A_WAIT && !first => {
+                operation.phase = Phase::Waiting { due: now, exact: false };
+            }
+            _ => operation.phase = Phase::Over,
+        }
+    }
+
+    /// An endpoint sends a message.
+    pub(crate) fn on_send(
+        &mut self,
+        truth: &mut Truth,
+        now: u64,
+        shard: usize,
+        flow: FlowId,
+        msg: &Msg,
+    ) {
+        self.settle(truth, now);
+        let known = self.by_call_id.get(msg.text("Call-ID")).copied();
+        if msg.is_response() {
+            let Some(leg) = known.filter(|_| msg.method() == "INVITE") else { return };
+            let leg = &mut self.legs[leg];
+            if msg.status() >= 200 && leg.served == Some(msg.cseq().0) {
+                leg.served = None;
+            }
+            if (200..300).contains(&msg.status()) {
+                leg.confirmed = true;
+                leg.unacked.entry(msg.cseq().0).or_insert(now);
+            }
+            return;
+        }
+        let cseq = msg.cseq().0;
+        let leg = match known {
+            Some(leg) => leg,
+            None if msg.method() == "INVITE" => {
+                let Some(call) = msg.number("X-Sim-Call").map(|call| call as usize) else { return };
+                let peer = truth.calls[call].callee;
+                self.add_leg(msg, call, Side::Callee, peer)
+            }
+            None => return,
+        };
+        if self
+            .flows
+            .get(&(shard, flow))
+            .is_some_and(|flow| flow.peer.ip() != self.address_of(self.legs[leg].peer))
+        {
+            truth.failures.push(format!("{msg} goes to another peer than its dialog's"));
+        }
+        match msg.method() {
+            "ACK" => {
+                self.acks.remove(&(leg, cseq));
+                return;
+            }
+            "CANCEL" => return,
+            _ => {}
+        }
+        if !self.sent.insert((msg.branch(), msg.method().to_owned())) && msg.method() != "INVITE" {
+            // The one new connection of a request whose flow was lost.
+            truth.cover("request sent again over a new flow");
+            return;
+        }
+        if cseq <= self.legs[leg].cseq && !(KNOWN && msg.method() == "BYE") {
+            truth.failures.push(format!("{msg}: CSeq after {}", self.legs[leg].cseq));
+        }
+        let before = std::mem::replace(&mut self.legs[leg].cseq, cseq);
+        match msg.method() {
+            "INVITE" => self.on_attempt(truth, now, (shard, flow), leg, before, msg),
+            "BYE" => self.on_bye(truth, now, leg, msg),
+            _ => {}
+        }
+    }
+
+    fn address_of(&self, peer: usize) -> std::net::IpAddr {
+        let found = self.addresses.iter().find(|(_, index)| **index == peer);
+        found.map_or(std::net::Ipv4Addr::UNSPECIFIED.into(), |(addr, _)| addr.ip())
+    }
+
+    fn on_attempt(
+        &mut self,
+        truth: &mut Truth,
+        now: u64,
+        place: (usize, FlowId),
+        leg: usize,
+        cseq_before: u32,
+        msg: &Msg,
+    ) {
+        let state = &mut self.legs[leg];
+        let attempt = Attempt { msg: msg.clone(), place, state: State::Out };
+        let call = state.call;
+        let mut wrong = Vec::new();
+        match state.operations.last_mut() {
+            Some(operation) if operation.phase == Phase::Attempting => {
+                wrong.push("an INVITE while another is open".to_owned());
+                operation.attempts.push(attempt);
+                operation.current = operation.attempts.len() - 1;
+            }
+            Some(operation) if operation.phase != Phase::Over => {
+                if let Phase::Waiting { due, exact } = operation.phase {
+                    if now < due {
+                        wrong.push(format!("an attempt before {due}, when its wait ends"));
+                    }
+                    truth.cover(if exact { "attempt repeated" } else { "attempt after 491" });
+                }
+                if msg.cseq().0 != cseq_before + 1 {
+                    wrong.push(format!("CSeq of the new attempt after {cseq_before}"));
+                }
+                if let Some(last) = operation.attempts.last() {
+                    for name in ["From", "To", "Call-ID", "Contact", "Route", "X-Sim-Id"] {
+                        if last.msg.list(name) != msg.list(name) {
+                            wrong.push(format!("{name} of the new attempt differs"));
+                        }
+                    }
+                    if last.msg.body != msg.body {
+                        wrong.push("body of the new attempt differs".to_owned());
+                    }
+                    if last.msg.uri() != msg.uri() {
+                        wrong.push("Request-URI of the new attempt differs".to_owned());
+                    }
+                }
+                operation.phase = Phase::Attempting;
+                operation.attempts.push(attempt);
+                operation.current = operation.attempts.len() - 1;
+            }
+            Some(_) | None => state.operations.push(Operation {
+                attempts: vec![attempt],
+                current: 0,
+                phase: Phase::Attempting,
+                first_failure: None,
+                cancelled: false,
+            }),
+        }
+        if let Some(deadline) = self.deadline(leg)
+            && now >= deadline
+        {
+            wrong.push("an attempt after the deadline".to_owned());
+        }
+        for text in wrong {
+            truth.failures.push(format!("call {call}: {msg}: {text}"));
+        }
+        let index = self.legs[leg].operations.len() - 1;
+        let number = self.legs[leg].operations[index].attempts.len() - 1;
+        if self.branches.insert(msg.branch(), (leg, index, number)).is_some() {
+            truth.failures.push(format!("{msg}: the branch was used before"));
+        }
+        self.on_flow.entry(place).or_default().push(leg);
+    }
+
+    fn on_bye(&mut self, truth: &mut Truth, now: u64, leg: usize, msg: &Msg) {
+        let call = self.legs[leg].call;
+        self.legs[leg].ended = true;
+        if msg.number("X-Sim-Id").is_none() {
+            self.justify(truth, now, leg);
+            let state = &truth.calls[call];
+            let asked = state.ended.is_some() || !state.established;
+            if !asked && state.may_release.is_none() {
+                truth.failures.push(format!("call {call}: {msg} that nobody asked for"));
+            }
+            let transport = matches!(state.may_release.as_deref(), Some("delay 0" | "given up"));
+            let reason = msg.text("Reason");
+            if transport
+                && !asked
+                && !self.legs[leg].failed
+                && reason != "SIP;cause=503;text=\"transport-error\""
+            {
+                truth.failures.push(format!("call {call}: {msg}: Reason {reason:?}"));
+            }
+        }
+        self.stop(leg);
+    }
+
+    /// Finds out whether the server may end a call now, and notes why.
+    fn justify(&mut self, truth: &mut Truth, now: u64, leg: usize) {
+        let call = self.legs[leg].call;
+        if truth.calls[call].may_release.is_some() {
+            return;
+        }
+        if self.drain.is_some_and(|deadline| now >= deadline) {
+            truth.calls[call].may_release = Some("drained".to_owned());
+            return;
+        }
+        for leg in [Some(leg), self.other(leg, truth)].into_iter().flatten() {
+            let at_deadline = self.deadline(leg).is_some_and(|deadline| now >= deadline);
+            let state = &self.legs[leg];
+            let operation = state.operations.last();
+            let pause = matches!(operation, Some(Operation {
+                phase: Phase::Waiting { exact: false, .. }, first_failure: Some(at), ..
+            }) if now + PAUSE_MAX >= at + self.window);
+            if pause {
+                truth.cover("released: no pause after 491 fits into the window");
+                truth.calls[call].may_release = Some("given up".to_owned());
+                return self.expect_release(truth, now, leg, "given up");
+            }
+            let open = operation.is_some_and(|op| op.phase != Phase::Over);
+            if at_deadline && open {
+                truth.cover("released: at the deadline");
+                truth.calls[call].may_release = Some("given up".to_owned());
+                if operation.is_some_and(|op| op.phase == Phase::Attempting) {
+                    self.check_promise(truth, now, leg);
+                }
+                self.expect_release(truth, now, leg, "given up");
+                return;
+            }
+            if state.unacked.values().any(|since| now + TICKS >= since + 64 * T1) {
+                truth.cover("released: 2xx never acknowledged");
+                truth.calls[call].may_release = Some("no ACK".to_owned());
+                return;
+            }
+        }
+    }
+
+    /// A turn is over: what it had to do is done.
+    pub(crate) fn after_turn(
+        &mut self,
+        truth: &mut Truth,
+        _now: u64,
+        shard: usize,
+        _stats: &Stats,
+    ) {
+        for (leg, cseq) in std::mem::take(&mut self.acks) {
+            let call = self.legs[leg].call;
+            truth.failures.push(format!(
+                "call {call}: shard {shard} did not ACK the response to INVITE {cseq}"
+            ));
+        }
+    }
+}

@@ -1,0 +1,540 @@
+//! A seed's story: which peers, features and faults there are, and what happens when.
+//!
+//! ```text
+//! faults ──► heal ──► liveness ──► hang up ──► nothing is left
+//! ```
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::time::Duration;
+
+use holdfast::options::{Device, DeviceKind, Options};
+
+use crate::log::Keep;
+use crate::message::Spelling;
+use crate::network::{Cut, Flight, LinkId, Listener, Network, Owner, Weather};
+use crate::oracle::Rules;
+use crate::peer::{LegState, MS, Peer, SEC, T1, Traits};
+use crate::rng::Rng;
+use crate::server::Server;
+use crate::truth::{Outcome, Side};
+use crate::world::{Event, World};
+
+/// Something that the story lets happen.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Cue {
+    /// A peer calls another one.
+    Call,
+    /// One of the peers of a call does something.
+    Act { call: usize },
+    /// A link dies.
+    Fault,
+    /// A peer goes away for a time.
+    Away,
+    /// It is back.
+    Back { peer: usize },
+    /// The next proof that a call is up.
+    Probe { call: usize, stage: u8, tries: u8, waiting: Option<(usize, usize)> },
+}
+
+/// What the seed enables.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Director {
+    /// No more new calls, actions or faults.
+    pub(crate) calm: bool,
+    /// Methods that peers use in dialogs.
+    methods: Vec<&'static str>,
+    /// In 1000 actions: BYE, CANCEL, glare.
+    byes: u64,
+    cancels: u64,
+    glares: u64,
+    act_gap: u64,
+    calls_left: u64,
+    call_gap: u64,
+    fault_gap: u64,
+    away_gap: u64,
+    away_max: u64,
+    /// In 1000 writes a link dies around one: requests INVITE, 1xx, 2xx, ACK, anything else.
+    write_faults: [u64; 5],
+    silence: u64,
+    whole_peer: u64,
+    pub(crate) faults: bool,
+}
+
+/// Where the server listens.
+pub(crate) const SERVER: &str = "10.99.0.1:5060";
+
+/// The address of a peer.
+pub(crate) fn peer_addr(index: usize) -> SocketAddr {
+    SocketAddr::new(IpAddr::V4(Ipv4Addr::new(10, 0, 0, 1 + index as u8)), 5060)
+}
+
+/// A device entry for a peer.
+pub(crate) fn device(peer: &Peer, dn: &str, retry_after: Option<Duration>) -> Device {
+    Device {
+        dn: Some(dn.to_owned()),
+        prefix: None,
+        kind: DeviceKind::Extension,
+        contact: format!("sip:{};transport=tcp", peer.addr),
+        address: peer.addr,
+        contact_has_user: false,
+        retry_after,
+    }
+}
+
+/// The world of a seed, before anything happened.
+pub(crate) fn build(seed: u64, keep: Keep) -> World {
+    let mut rng = Rng::new(seed).fork("swarm");
+    let weather = *rng.pick(&[
+        Weather::PERFECT,
+        Weather { latency: [100, 900], jitter: 0, splits: 0 },
+        Weather { latency: [MS, 20 * MS], jitter: 5 * MS, splits: 50 },
+        Weather { latency: [10 * MS, 150 * MS], jitter: 60 * MS, splits: 300 },
+    ]);
+    let mut world = World::new(seed, weather, keep);
+    let mass = rng.chance(40);
+    let peers = if mass { 2 } else { rng.range(2, 5) as usize };
+    let server: SocketAddr = SERVER.parse().unwrap_or_else(|_| peer_addr(99));
+    let delay = match rng.below(8) {
+        0 => 0,
+        1 => rng.range(1, 400),
+        2 => rng.range(5_000, 12_000),
+        _ => rng.range(500, 5_000),
+    };
+    let window_secs = *rng.pick(&[0, 0, 0, 2, 5, 10, 20, 34]);
+    world.truth.sent_by = SERVER.to_owned();
+    let mut devices = Vec::new();
+    for index in 0..peers {
+        let mut peer = Peer::new(index, format!("100{index}"), peer_addr(index), server);
+        peer.traits = draw_traits(&mut rng);
+        let own = rng.chance(250).then(|| *rng.pick(&[0, 700, 2_000]));
+        let mut entry = device(&peer, &peer.name, own.map(Duration::from_millis));
+        match rng.below(4) {
+            0 => {
+                entry.contact = format!("sip:inbox-{index}@{};transport=tcp", peer.addr);
+                entry.contact_has_user = true;
+                peer.route_uri = Some(entry.contact.clone());
+            }
+            1 => {
+                entry.kind = DeviceKind::Trunk;
+                entry.prefix = Some(format!("9{index}"));
+            }
+            _ => {}
+        }
+        world.oracle.rules.push(Rules { delay: own.unwrap_or(delay) * MS });
+        world.oracle.addresses.insert(peer.addr, index);
+        devices.push(entry);
+        world.add_peer(peer);
+    }
+    let mut options = Options::default().with_devices(devices);
+    options.sent_by = SERVER.to_owned();
+    options.retry_after = Duration::from_millis(delay);
+    options.sip_invite_timeout = Duration::from_secs(window_secs);
+    world.oracle.window = options.window().as_micros() as u64;
+    let shards = rng.range(1, 3) as usize;
+    let mut running = Server::new(server, shards, options, rng.fork("server"));
+    running.mesh_delay = *rng.pick(&[0, 0, 50, 2 * MS]);
+    world.server = Some(running);
+    world.director = draw_director(&mut rng, mass);
+    world
+}
+
+/// Peers also answer a re-INVITE with what RFC 3261 or a proxy lets them, and the server must wait:
+/// 503 with Error-Info or Retry-After, 500 and 491 to a repeated attempt (`recovery` F3, F4, §4.7).
+pub(crate) const ANSWERS_THAT_START_A_WAIT: bool = true;
+
+fn draw_traits(rng: &mut Rng) -> Traits {
+    let busy_status = *rng.pick(&[0, 0, 0, 500, 491]);
+    let transport_errors = *rng.pick(&[0, 0, 0, 100]);
+    let answers = u64::from(ANSWERS_THAT_START_A_WAIT);
+    Traits {
+        responds_on_new_flow: rng.chance(700),
+        busy_status: busy_status * answers as u16,
+        reliable: rng.chance(300),
+        record_routes: *rng.pick(&[0, 0, 1, 2]),
+        vias: *rng.pick(&[1, 1, 2, 3]),
+        spelling: *rng.pick(&[
+            Spelling::Plain,
+            Spelling::Plain,
+            Spelling::Compact,
+            Spelling::Shouted,
+            Spelling::Spaced,
+        ]),
+        flow_per_call: rng.chance(300),
+        answer_delay_max: *rng.pick(&[1, 20 * MS, 300 * MS, 2 * SEC]),
+        ring_max: *rng.pick(&[1, SEC, 8 * SEC]),
+        refuses: *rng.pick(&[0, 0, 100]),
+        rejects: *rng.pick(&[0, 0, 150]),
+        transport_errors: transport_errors * answers,
+        extras_max: *rng.pick(&[0, 2, 6]),
+        delayed_offers: *rng.pick(&[0, 0, 300]),
+    }
+}
+
+fn draw_director(rng: &mut Rng, mass: bool) -> Director {
+    let mut methods = vec!["INVITE", "INVITE"];
+    for method in ["UPDATE", "INFO", "MESSAGE", "OPTIONS", "REFER", "XYZZY", "INVITE", "INVITE"] {
+        if rng.chance(500) {
+            methods.push(method);
+        }
+    }
+    let faults = rng.chance(900);
+    let sometimes = |rng: &mut Rng, most: u64| if rng.chance(500) { rng.below(most) } else { 0 };
+    Director {
+        calm: false,
+        methods,
+        byes: *rng.pick(&[0, 0, 30]),
+        cancels: *rng.pick(&[0, 100, 300]),
+        glares: *rng.pick(&[0, 50, 200]),
+        act_gap: *rng.pick(&[300 * MS, SEC, 3 * SEC]) * if mass { 10 } else { 1 },
+        calls_left: if mass { rng.range(50, 80) } else { rng.range(1, 7) },
+        call_gap: if mass { 20 * MS } else { *rng.pick(&[100 * MS, 2 * SEC]) },
+        fault_gap: *rng.pick(&[0, 500 * MS, 2 * SEC, 6 * SEC]),
+        away_gap: *rng.pick(&[0, 0, 5 * SEC, 15 * SEC]),
+        away_max: *rng.pick(&[SEC, 5 * SEC, 40 * SEC]),
+        write_faults: std::array::from_fn(|_| sometimes(rng, if mass { 10 } else { 150 })),
+        silence: *rng.pick(&[0, 0, 2 * SEC, 12 * SEC]),
+        whole_peer: if mass { 700 } else { 150 },
+        faults,
+    }
+}
+
+/// Runs a world's story to its end; the failures are in its book.
+pub(crate) fn play(world: &mut World) {
+    let mut rng = world.rng.fork("story");
+    let length = rng.range(5, 40) * SEC;
+    world.schedule.after(10 * MS, Event::Cue(Cue::Call));
+    if world.director.faults {
+        if world.director.fault_gap > 0 {
+            let gap = rng.below(world.director.fault_gap);
+            world.schedule.after(gap, Event::Cue(Cue::Fault));
+        }
+        if world.director.away_gap > 0 {
+            let gap = rng.below(world.director.away_gap);
+            world.schedule.after(gap, Event::Cue(Cue::Away));
+        }
+    }
+    if !world.run_until(length) {
+        return;
+    }
+    heal(world);
+    let settle = world.oracle.window + 64 * T1 + 20 * SEC;
+    let until = world.now() + settle;
+    if !world.run_until(until) {
+        return;
+    }
+    world.log.line(world.schedule.now, format_args!("== liveness"));
+    for call in 0..world.truth.calls.len() {
+        check_ends(world, call);
+        if world.truth.is_up(call) {
+            let cue = Cue::Probe { call, stage: 0, tries: 0, waiting: None };
+            world.schedule.after(0, Event::Cue(cue));
+        }
+    }
+    let until = world.now() + 60 * SEC;
+    if !world.run_until(until) {
+        return;
+    }
+    hang_up(world, &mut rng);
+    let until = world.now() + 64 * T1 + 240 * SEC;
+    if world.run_until(until) {
+        check_nothing_left(world);
+    }
+}
+
+/// The network is in order from now on, and nobody starts anything.
+fn heal(world: &mut World) {
+    world.log.line(world.schedule.now, format_args!("== heal"));
+    world.director.calm = true;
+    world.truth.healed_at = Some(world.schedule.now);
+    for (_, listener) in world.listeners.values_mut() {
+        *listener = Listener::Up;
+    }
+    world.net.weather.splits = 0;
+    for peer in &mut world.peers {
+        peer.traits.refuses = 0;
+        peer.traits.transport_errors = 0;
+    }
+}
+
+/// A call is up on both sides or was ended for a reason.
+fn check_ends(world: &mut World, call: usize) {
+    let state = &world.truth.calls[call];
+    let leg = |side: Side| {
+        let peer = if side == Side::Caller { state.caller } else { state.callee };
+        state.legs[side as usize].map(|leg| world.peers[peer].legs[leg].state)
+    };
+    let (caller, callee) = (leg(Side::Caller), leg(Side::Callee));
+    let up = world.truth.is_up(call);
+    if up && (caller, callee) != (Some(LegState::Confirmed), Some(LegState::Confirmed)) {
+        world.fail(format!("call {call} is up, but its legs are {caller:?} and {callee:?}"));
+    } else if caller == Some(LegState::Early) || callee == Some(LegState::Early) {
+        world.fail(format!("call {call} hangs: {caller:?} and {callee:?}"));
+    }
+}
+
+fn hang_up(world: &mut World, rng: &mut Rng) {
+    world.log.line(world.schedule.now, format_args!("== hang up"));
+    for call in 0..world.truth.calls.len() {
+        let up = world.truth.is_up(call);
+        let first = if rng.chance(500) { Side::Caller } else { Side::Callee };
+        let sides = [first, first.other()];
+        for side in sides.into_iter().take(if up { 1 } else { 2 }) {
+            let state = &world.truth.calls[call];
+            let peer = if side == Side::Caller { state.caller } else { state.callee };
+            let Some(leg) = state.legs[side as usize] else { continue };
+            if world.peers[peer].legs[leg].state == LegState::Confirmed {
+                if !up {
+                    world.truth.cover("leg left over");
+                    if !world.director.faults {
+                        world.fail(format!("call {call}: {side:?} still up, without any fault"));
+                    }
+                }
+                world.with_peer(peer, |peer, ctx| peer.send_in_dialog(ctx, leg, "BYE"));
+            }
+        }
+    }
+}
+
+fn check_nothing_left(world: &mut World) {
+    let now = world.schedule.now;
+    world.oracle.settle(&mut world.truth, now);
+    let mut wrong = Vec::new();
+    for peer in &world.peers {
+        for (_, client) in peer.open_requests() {
+            wrong.push(format!("{}: {} was never answered", peer.name, client.request));
+        }
+        for leg in peer.legs.iter().filter(|leg| leg.state != LegState::Ended) {
+            wrong.push(format!("{}: leg of call {} is {:?}", peer.name, leg.call, leg.state));
+        }
+    }
+    if let Some(server) = &world.server {
+        for (index, shard) in server.shards.iter().enumerate() {
+            let stats = shard.endpoint.stats();
+            let left = stats.calls + stats.clients + stats.servers + stats.timers + stats.waiting;
+            if left > 0 {
+                wrong.push(format!("shard {index} is not empty: {stats:?}"));
+            }
+            if let Some(at) = shard.endpoint.next_timeout() {
+                wrong.push(format!("shard {index} still has a timeout at {at:?}"));
+            }
+        }
+    }
+    for text in wrong {
+        world.fail(text);
+    }
+}
+
+/// A cue of the story.
+pub(crate) fn on_cue(world: &mut World, cue: Cue) {
+    let calm = world.director.calm;
+    match cue {
+        Cue::Call if !calm => on_call(world),
+        Cue::Act { call } if !calm => on_act(world, call),
+        Cue::Fault if !calm => on_fault(world),
+        Cue::Away if !calm => on_away(world),
+        Cue::Call | Cue::Act { .. } | Cue::Fault | Cue::Away => {}
+        Cue::Back { peer } => {
+            let addr = world.peers[peer].addr;
+            world.log.line(world.schedule.now, format_args!("{} is back", addr));
+            world.listeners.insert(addr, (peer, Listener::Up));
+        }
+        Cue::Probe { call, stage, tries, waiting } => on_probe(world, call, stage, tries, waiting),
+    }
+}
+
+fn on_call(world: &mut World) {
+    let caller = world.rng.below(world.peers.len() as u64) as usize;
+    let step = world.rng.range(1, world.peers.len() as u64 - 1) as usize;
+    let callee = (caller + step) % world.peers.len();
+    let prefix = world.server.as_ref().and_then(|server| {
+        server.options.devices().get(callee).and_then(|device| device.prefix.clone())
+    });
+    let number = match prefix {
+        Some(prefix) if world.rng.chance(500) => format!("{prefix}{}", world.rng.below(100_000)),
+        Some(_) | None => world.peers[callee].name.clone(),
+    };
+    let call = world.book_call(caller, callee, number.clone());
+    world.with_peer(caller, |peer, ctx| peer.call(ctx, call, &number));
+    let gap = 1 + world.rng.below(world.director.act_gap);
+    world.schedule.after(gap, Event::Cue(Cue::Act { call }));
+    world.director.calls_left -= 1;
+    if world.director.calls_left > 0 {
+        let gap = world.rng.below(world.director.call_gap);
+        world.schedule.after(gap, Event::Cue(Cue::Call));
+    }
+}
+
+fn on_act(world: &mut World, call: usize) {
+    let state = &world.truth.calls[call];
+    if state.ended.is_some() {
+        return;
+    }
+    let side = if world.rng.chance(500) { Side::Caller } else { Side::Callee };
+    let ends = [(state.caller, state.legs[0]), (state.callee, state.legs[1])];
+    let method = *world.rng.pick(&world.director.methods);
+    let roll = world.rng.below(1000);
+    let (byes, cancels, glares) =
+        (world.director.byes, world.director.cancels, world.director.glares);
+    let glare = roll >= 1000 - glares;
+    for (peer, leg) in [ends[side as usize], ends[side.other() as usize]] {
+        let Some(leg) = leg else { continue };
+        let open = world.peers[peer].legs[leg].invite_out.is_some();
+        let confirmed = world.peers[peer].is_ready(leg);
+        if open && roll < cancels {
+            world.with_peer(peer, |peer, ctx| peer.cancel(ctx, leg));
+        } else if confirmed && roll < byes {
+            world.with_peer(peer, |peer, ctx| peer.send_in_dialog(ctx, leg, "BYE"));
+        } else if confirmed && (method == "INVITE" || glare) {
+            world.with_peer(peer, |peer, ctx| peer.reinvite(ctx, leg));
+        } else if confirmed && !(method == "UPDATE" && open) {
+            world.with_peer(peer, |peer, ctx| peer.send_in_dialog(ctx, leg, method));
+        }
+        if !glare {
+            break;
+        }
+    }
+    let gap = 1 + world.rng.below(world.director.act_gap);
+    world.schedule.after(gap, Event::Cue(Cue::Act { call }));
+}
+
+fn on_fault(world: &mut World) {
+    let healthy: Vec<LinkId> = world.net.healthy().collect();
+    let cut = Network::draw_cut(&mut world.rng, world.director.silence);
+    if !healthy.is_empty() {
+        let link = *world.rng.pick(&healthy);
+        world.kill(link, cut);
+        if world.rng.chance(world.director.whole_peer) {
+            let owners = world.net.links[link].owners;
+            for owner in owners {
+                if let Owner::Peer { peer, .. } = owner {
+                    world.truth.cover("all flows of a peer at once");
+                    cut_peer(world, peer, cut);
+                }
+            }
+        }
+    }
+    let gap = 1 + world.rng.below(2 * world.director.fault_gap);
+    world.schedule.after(gap, Event::Cue(Cue::Fault));
+}
+
+/// Cuts all flows of a peer.
+pub(crate) fn cut_peer(world: &mut World, peer: usize, cut: Cut) {
+    let links: Vec<LinkId> = world.net.healthy().collect();
+    for link in links {
+        let owners = world.net.links[link].owners;
+        if owners.iter().any(|owner| matches!(owner, Owner::Peer { peer: p, .. } if *p == peer)) {
+            world.kill(link, cut);
+        }
+    }
+}
+
+fn on_away(world: &mut World) {
+    let peer = world.rng.below(world.peers.len() as u64) as usize;
+    let listener = *world.rng.pick(&[Listener::Refusing, Listener::Silent, Listener::Unreachable]);
+    let time = world.rng.below(world.director.away_max);
+    let addr = world.peers[peer].addr;
+    if world.listeners[&addr].1 == Listener::Up {
+        let until = world.now() + time;
+        world.log.line(world.schedule.now, format_args!("{addr} is away: {listener:?}"));
+        world.truth.cover("peer away");
+        world.oracle.disturbed(peer, until);
+        world.listeners.insert(addr, (peer, listener));
+        let cut = Network::draw_cut(&mut world.rng, world.director.silence);
+        cut_peer(world, peer, cut);
+        world.schedule.after(time, Event::Cue(Cue::Back { peer }));
+    }
+    let gap = 1 + world.rng.below(2 * world.director.away_gap);
+    world.schedule.after(gap, Event::Cue(Cue::Away));
+}
+
+/// Whether a link dies around a write, and how; true: after the bytes were written.
+pub(crate) fn fault_at_write(
+    world: &mut World,
+    link: LinkId,
+    end: usize,
+    bytes: &[u8],
+) -> Option<(Cut, bool)> {
+    if world.director.calm || !world.director.faults {
+        return None;
+    }
+    let kind = match bytes {
+        [b'I', b'N', b'V', ..] => 0,
+        [b'S', b'I', b'P', b'/', _, _, _, _, b'1', ..] => 1,
+        [b'S', b'I', b'P', b'/', _, _, _, _, b'2', ..] => 2,
+        [b'A', b'C', b'K', ..] => 3,
+        _ => 4,
+    };
+    if !world.rng.chance(world.director.write_faults[kind]) || !world.net.is_healthy(link) {
+        return None;
+    }
+    world.truth.cover(match kind {
+        0 => "cut around an INVITE",
+        1 => "cut around a 1xx",
+        2 => "cut around a 2xx",
+        3 => "cut around an ACK",
+        _ => "cut around something else",
+    });
+    let mut cut = Network::draw_cut(&mut world.rng, world.director.silence);
+    let after = world.rng.chance(800);
+    if after && world.rng.chance(500) {
+        cut.flight[1 - end] = Flight::Delivered;
+    }
+    Some((cut, after))
+}
+
+/// Proves that a call is up: a re-INVITE and an INFO each way.
+fn on_probe(world: &mut World, call: usize, stage: u8, tries: u8, waiting: Option<(usize, usize)>) {
+    const AGAIN_MAX: u8 = 12;
+    let mut next = (stage, tries, None);
+    if let Some((peer, client)) = waiting {
+        next = match world.peers[peer].outcome(client) {
+            None => (stage, tries, waiting),
+            Some(Outcome::Final(200..=299, true)) => (stage + 1, 0, None),
+            Some(Outcome::Final(491 | 500, _)) if tries < AGAIN_MAX => (stage, tries + 1, None),
+            Some(outcome) => {
+                let what = &world.peers[peer].clients[client].request;
+                return world.fail(format!("call {call} is not up: {outcome:?} to {what}"));
+            }
+        };
+    }
+    let (stage, tries, waiting) = next;
+    if stage == 4 {
+        return world.truth.cover("call proved up");
+    }
+    let mut waiting = waiting;
+    if waiting.is_none() {
+        let state = &world.truth.calls[call];
+        let side = stage as usize % 2;
+        let peer = if side == 0 { state.caller } else { state.callee };
+        let Some(leg) = state.legs[side] else { return };
+        let l = &world.peers[peer].legs[leg];
+        let busy = l.invite_out.is_some() || l.invite_in.is_some() || l.unacked.is_some();
+        if stage >= 2 || !busy {
+            let method = if stage < 2 { "INVITE" } else { "INFO" };
+            let client = world.with_peer(peer, |peer, ctx| peer.send_in_dialog(ctx, leg, method));
+            waiting = Some((peer, client));
+        }
+    }
+    let late = world
+        .truth
+        .healed_at
+        .is_some_and(|at| world.now() > at + world.oracle.window + 64 * T1 + 75 * SEC);
+    if late {
+        return world.fail(format!("call {call}: the proof that it is up hangs at stage {stage}"));
+    }
+    let cue = Cue::Probe { call, stage, tries, waiting };
+    world.schedule.after(300 * MS, Event::Cue(cue));
+}
+
+/// Two peers that talk to each other without a server and without faults.
+pub(crate) fn draw_direct(world: &mut World, seed: u64) {
+    let mut rng = Rng::new(seed).fork("direct");
+    for peer in &mut world.peers {
+        let drawn = draw_traits(&mut rng);
+        peer.traits = Traits { record_routes: 0, busy_status: 0, transport_errors: 0, ..drawn };
+    }
+    world.oracle.window = 32 * SEC;
+    world.director = draw_director(&mut rng, false);
+    world.director.faults = false;
+    world.director.calls_left = 4;
+}
