@@ -69,6 +69,12 @@ Every option: docs/OPTIONS.md. An example with all of them: docs/holdfast.toml."
 const SERVE_HELP: &str = "\
 The configuration is validated first, as `holdfast check` does; nothing runs with a wrong one.
 
+SIGTERM, SIGINT   no new calls; ends when no call is left, at the latest after drain-timeout
+the same again    ends at once, with exit status 128 + the signal's number
+SIGUSR1           writes statistics to the log
+
+Exit status: 0 ended as asked, 1 could not start or lost a shard.
+
 Examples:
   holdfast serve
   holdfast serve --config /etc/holdfast/holdfast.toml";
@@ -89,30 +95,37 @@ fn main() -> ExitCode {
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
-        Err(()) => ExitCode::FAILURE,
+        Err(code) => code,
     }
 }
 
 /// Loads a configuration; tells its warnings, or what is wrong with it.
-fn load(file: &Path) -> Result<Config, ()> {
-    let config = Config::load(file).map_err(tell)?;
+fn load(file: &Path) -> Result<Config, ExitCode> {
+    let config = Config::load(file).map_err(|problems| {
+        tell(problems);
+        ExitCode::FAILURE
+    })?;
     for line in config.warnings.to_string().lines() {
         tell(format_args!("warning: {line}"));
     }
     Ok(config)
 }
 
-fn run_server(file: &Path) -> Result<(), ()> {
-    serve::run(load(file)?).map_err(tell)
+fn run_server(file: &Path) -> Result<(), ExitCode> {
+    serve::run(load(file)?).map_err(|error| {
+        let code = error.exit_code();
+        tell(error);
+        ExitCode::from(code)
+    })
 }
 
-fn check(file: &Path) -> Result<(), ()> {
+fn check(file: &Path) -> Result<(), ExitCode> {
     let config = load(file)?;
     match config.write_effective(&mut BufWriter::new(io::stdout().lock())) {
         // The reader of a pipe that has seen enough is no failure.
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
             tell(format_args!("cannot write to stdout: {error}"));
-            Err(())
+            Err(ExitCode::FAILURE)
         }
         Ok(()) | Err(_) => Ok(()),
     }
