@@ -459,6 +459,9 @@ impl Oracle {
             return;
         }
         let decisive = matters && operation.phase != Phase::Over;
+        if decisive {
+            operation.current = number;
+        }
         if status < 300 {
             if decisive {
                 if operation.first_failure.is_some() {
@@ -482,6 +485,7 @@ impl Oracle {
         match status {
             503 if ANSWERS_THAT_START_A_WAIT && (error_info || retry_after.is_some()) => {
                 truth.cover("503 that starts a wait");
+                self.disturbed(peer, now);
                 let delay = self.rules[peer].delay;
                 let wait = match (error_info, retry_after) {
                     (true, None) => None,
@@ -493,7 +497,7 @@ impl Oracle {
             500 if ANSWERS_THAT_START_A_WAIT && retry_after.is_some() && !first => {
                 self.fail(truth, now, leg, retry_after)
             }
-            491 if ANSWERS_THAT_START_A_WAIT && !first => {
+            491 if ANSWERS_THAT_START_A_WAIT && !first && !operation.cancelled => {
                 operation.phase = Phase::Waiting { due: now, exact: false };
             }
             _ => operation.phase = Phase::Over,
