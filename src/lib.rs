@@ -21,6 +21,8 @@ pub mod time;
 pub mod sip;
 
 #[cfg(feature = "server")]
+pub mod control;
+#[cfg(feature = "server")]
 pub mod net;
 #[cfg(feature = "server")]
 pub mod shard;

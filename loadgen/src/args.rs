@@ -22,7 +22,7 @@ Examples:
   A thousand calls, every callee's connection reset while a re-INVITE is unanswered, 500 ms delay:
       loadgen drill
   Ten thousand calls; the requests are lost unread; the callees stay away for two seconds:
-      loadgen drill --calls 10000 --fault before-read --return-after 2000
+      loadgen drill --calls 10000 --fault before-read --return-after 1800
   The delay is 0: every call must be released, and nothing may be left:
       loadgen drill --delay 0 --expect released
   The callees never come back in time; the window is three seconds:

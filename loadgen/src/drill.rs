@@ -44,10 +44,12 @@ pub(crate) async fn run(
     let setup = Round::new(Step::SetUp, args.in_flight);
     let setup_took = run.round("calls set up", setup, Some(args.rate)).await?;
     let up = run.server.usage();
+    let own_up = own_cpu();
 
     let reset_last = fault(&mut run, args).await?;
     recover(&mut run, args, reset_last).await?;
     let recovered = run.server.usage();
+    let own_recovery = own_cpu() - own_up;
 
     let check = Round::new(Step::Retrieve, args.in_flight);
     run.round("calls checked", check, None).await?;
@@ -64,11 +66,16 @@ pub(crate) async fn run(
     drilled.seed = seed;
     drilled.server = usage;
     drilled.generator = Usage::of(std::process::id()).unwrap_or_default();
+    drilled.generator_recovery_cpu_seconds = own_recovery;
     if let Some(complaint) = run.end() {
         drilled.failures.push(complaint);
         drilled.verdict = Verdict::Fail;
     }
     Ok(drilled)
+}
+
+fn own_cpu() -> f64 {
+    Usage::of(std::process::id()).map_or(0.0, |usage| usage.cpu_seconds)
 }
 
 /// Sends the re-INVITEs and resets the connections; the instant of the last reset.

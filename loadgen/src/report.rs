@@ -37,6 +37,8 @@ pub(crate) struct Drilled {
     pub(crate) violations: Violations,
     pub(crate) server: ServerUse,
     pub(crate) generator: Usage,
+    /// The generator's own part of the time between set-up and recovery.
+    pub(crate) generator_recovery_cpu_seconds: f64,
     /// What was not as expected.
     pub(crate) failures: Vec<String>,
 }
@@ -119,6 +121,7 @@ impl Drilled {
             violations: Violations::default(),
             server: ServerUse::default(),
             generator: Usage::default(),
+            generator_recovery_cpu_seconds: 0.0,
             failures: Vec::new(),
         }
     }
@@ -169,8 +172,9 @@ impl Drilled {
         self.server.write(&mut text);
         let _ = writeln!(
             text,
-            "generator: CPU {:.2} s, RSS {}",
+            "generator: CPU {:.2} s (fault and recovery {:.2}), RSS {}",
             self.generator.cpu_seconds,
+            self.generator_recovery_cpu_seconds,
             mib(self.generator.rss_peak_kib)
         );
         write_violations(&mut text, self.violations);

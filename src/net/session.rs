@@ -15,9 +15,10 @@ use std::task::{Context, Poll, ready};
 
 use futures_lite::{AsyncRead, AsyncWrite};
 use glommio::net::TcpStream;
+use glommio::timer::Timer;
 
 use super::flow::{Flow, State};
-use super::{Host, Net};
+use super::{Host, Net, next_round};
 use crate::sip::FlowError;
 use crate::sip::message::{Frame, Framer};
 use crate::time::Instant;
@@ -34,6 +35,8 @@ pub(super) struct Session {
     first_message: Option<Instant>,
     /// When the unfinished message must be whole.
     message: Option<Instant>,
+    /// Set after a read that filled the buffer: there is more, but it is the others' turn.
+    pause: Option<Timer>,
     /// True when the peer was told that we write no more.
     write_ended: bool,
 }
@@ -48,7 +51,7 @@ impl Session {
     ) -> Self {
         let message_bytes_max = net.limits.borrow().message_bytes_max;
         let framer = Framer::new(message_bytes_max);
-        Self { flow, stream, framer, first_message, message: None, write_ended: false }
+        Self { flow, stream, framer, first_message, message: None, pause: None, write_ended: false }
     }
 
     /// Serves the flow until it ends, and closes the socket.
@@ -84,7 +87,7 @@ impl Session {
             if let Poll::Ready(Err(error)) = self.poll_write(host.net(), cx) {
                 return Poll::Ready(Some(error_of(&error)));
             }
-            if host.poll_may_read(&self.flow, cx).is_pending() {
+            if self.poll_pause(cx).is_pending() || host.poll_may_read(&self.flow, cx).is_pending() {
                 self.flow.waiting();
                 return Poll::Pending;
             }
@@ -94,13 +97,7 @@ impl Session {
                 Poll::Ready(Ok(count)) => {
                     self.read(host, &buffer[..count]);
                     if count == buffer.len() {
-                        // There is more, but it is the others' turn.
-                        drop(buffer);
-                        cx.waker().wake_by_ref();
-                        if self.flow.state.get() == State::Open {
-                            let _ = self.poll_write(host.net(), cx);
-                        }
-                        return Poll::Pending;
+                        self.pause = Some(next_round());
                     }
                 }
                 Poll::Ready(Err(error)) => return Poll::Ready(Some(error_of(&error))),
@@ -158,6 +155,14 @@ impl Session {
         }
     }
 
+    fn poll_pause(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if let Some(pause) = &mut self.pause {
+            ready!(Pin::new(pause).poll(cx));
+            self.pause = None;
+        }
+        Poll::Ready(())
+    }
+
     fn poll_write(&mut self, net: &Net, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let stream = &mut self.stream;
         self.flow.poll_write(net, |bytes| {
@@ -178,14 +183,12 @@ impl Session {
                 return Poll::Ready(());
             }
         }
-        let mut buffer = net.buffer.borrow_mut();
         loop {
+            ready!(self.poll_pause(cx));
+            let mut buffer = net.buffer.borrow_mut();
             match ready!(Pin::new(&mut self.stream).poll_read(cx, &mut buffer)) {
                 Ok(0) | Err(_) => return Poll::Ready(()),
-                Ok(count) if count == buffer.len() => {
-                    cx.waker().wake_by_ref();
-                    return Poll::Pending;
-                }
+                Ok(count) if count == buffer.len() => self.pause = Some(next_round()),
                 Ok(_) => {}
             }
         }

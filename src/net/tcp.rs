@@ -8,13 +8,12 @@ use std::rc::Rc;
 use std::task::Poll;
 use std::time::Duration;
 
-use futures_lite::future::yield_now;
 use glommio::net::{TcpListener, TcpStream};
 use socket2::SockRef;
 
 use super::flow::{Flow, State};
 use super::session::Session;
-use super::{FlowError, Host, NewFlow};
+use super::{FlowError, Host, NewFlow, next_round};
 use crate::key::FlowId;
 use crate::time::Instant;
 
@@ -47,14 +46,14 @@ pub(crate) async fn accept_all<H: Host>(host: Rc<H>, listener: TcpListener, addr
                 }
                 burst += 1;
                 if burst % ACCEPT_BURST == 0 {
-                    yield_now().await;
+                    next_round().await;
                 }
             }
             Err(error) => {
                 let error = io::Error::from(error);
                 match error.kind() {
                     io::ErrorKind::ConnectionAborted | io::ErrorKind::Interrupted => {
-                        yield_now().await;
+                        next_round().await;
                         continue;
                     }
                     _ => {}

@@ -7,11 +7,10 @@ use std::rc::Rc;
 use std::task::{Poll, Waker};
 use std::time::Duration;
 
-use futures_lite::future::yield_now;
 use glommio::timer::Timer;
 
 use super::{Protocol, Shard};
-use crate::net::Host;
+use crate::net::{Host, next_round};
 use crate::time::Instant;
 
 /// Until when the timer task sleeps, and how to wake it.
@@ -22,8 +21,8 @@ pub(super) struct Alarm {
     waker: RefCell<Option<Waker>>,
 }
 
-/// Sleep of a shard with nothing due: it is woken when that changes.
-const IDLE: Duration = Duration::from_secs(3600);
+/// The longest sleep of a shard. Nothing but a fault of the executor needs it: see `PREEMPT`.
+const HEARTBEAT: Duration = Duration::from_secs(1);
 
 impl Alarm {
     /// Something is due at `next`: wakes the task if it would sleep longer.
@@ -60,10 +59,12 @@ pub(super) async fn run<P: Protocol>(shard: Rc<Shard<P>>) {
         match shard.next_due() {
             Some(due) if due <= now => {
                 shard.on_due(now);
-                yield_now().await;
+                next_round().await;
             }
-            Some(due) => shard.alarm.sleep(now, due).await,
-            None => shard.alarm.sleep(now, now + IDLE).await,
+            due => {
+                let heartbeat = now + HEARTBEAT;
+                shard.alarm.sleep(now, due.map_or(heartbeat, |due| due.min(heartbeat))).await;
+            }
         }
     }
 }

@@ -28,12 +28,11 @@ use std::rc::Rc;
 use std::task::{Poll, Waker};
 
 use foldhash::fast::FixedState;
-use futures_lite::future::yield_now;
 use tokio::sync::mpsc;
 
 use super::{After, Place, Protocol, Shard};
 use crate::key::{FlowId, ShardId};
-use crate::net::{Flow, Host};
+use crate::net::{Flow, Host, next_round};
 use crate::sip::{FlowError, Input, NewFlow};
 
 /// Parcels under way from one shard to another.
@@ -153,6 +152,9 @@ impl Mesh {
     /// handles it.
     pub(super) fn forward(&self, home: ShardId, flow: &Flow, bytes: &[u8]) -> bool {
         let Some(outgoing) = self.outgoing(home) else { return false };
+        if outgoing.is_dead.get() {
+            return false;
+        }
         let mut told = flow.told.borrow_mut();
         if !told.contains(&home) {
             told.push(home);
@@ -310,7 +312,7 @@ async fn receive<P: Protocol>(
     while let Some(mut parcel) = from.recv().await {
         for (index, item) in parcel.items.iter().enumerate() {
             if index % RECEIVE_BURST == RECEIVE_BURST - 1 {
-                yield_now().await;
+                next_round().await;
             }
             shard.on_item(peer, item, &parcel);
         }

@@ -5,9 +5,10 @@ use std::io;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use glommio::{ExecutorJoinHandle, LocalExecutorBuilder, Placement};
+use glommio::{LocalExecutorBuilder, Placement};
 use tokio::sync::{mpsc, oneshot};
 
 use super::alarm::{self, Alarm};
@@ -107,8 +108,12 @@ pub const SHARDS_MAX: usize = 256;
 const COMMANDS_MAX: usize = 16;
 /// Reports of one shard that wait for the control thread.
 const REPORTS_MAX: usize = 16;
-/// A shard looks at its sockets at least this often while tasks are ready to run.
-const PREEMPT: Duration = Duration::from_millis(1);
+/// glommio's preemption timer. glommio 0.9 goes to sleep on tasks that are ready to run when this
+/// timer fires between the look at the rings and the first task: with 1 ms, on a busy machine,
+/// shards stood still for seconds. Nothing here needs the timer, because no task wakes itself
+/// (see `net::next_round`), so it is as long as makes that improbable; the heartbeat of the
+/// [`alarm`] ends what is left of it.
+const PREEMPT: Duration = Duration::from_secs(1);
 /// Memory an executor registers for file buffers, of which there are none: the least it takes.
 const IO_MEMORY: usize = 64 << 10;
 
@@ -116,7 +121,7 @@ const IO_MEMORY: usize = 64 << 10;
 pub struct Shards {
     commands: Vec<mpsc::Sender<Command>>,
     reports: mpsc::Receiver<Report>,
-    threads: Vec<ExecutorJoinHandle<()>>,
+    threads: Vec<JoinHandle<Result<(), String>>>,
     listen: Vec<SocketAddr>,
 }
 
@@ -161,9 +166,8 @@ impl Shards {
     pub fn join(self) {
         drop(self.commands);
         for thread in self.threads {
-            if let Err(error) = thread.join() {
-                tracing::error!(%error, "a shard did not end in order");
-            }
+            // How it ended was reported.
+            let _ = thread.join();
         }
     }
 }
@@ -216,13 +220,12 @@ pub(crate) fn start_with<P: Protocol>(
             options: Arc::clone(&options),
             links,
             commands,
-            reports: Reports { id, to: report.clone(), has_ended: false },
+            reports: Reports { to: report.clone() },
         };
-        let thread = LocalExecutorBuilder::new(Placement::Fixed(plan.cores[number]))
-            .name("shard")
-            .io_memory(IO_MEMORY)
-            .preempt_timer(PREEMPT)
-            .spawn(move || async move { birth.run(make(id, seed, options)).await })
+        let core = plan.cores[number];
+        let thread = thread::Builder::new()
+            .name(format!("shard-{number}"))
+            .spawn(move || birth.run(core, move || make(id, seed, options)))
             .map_err(|error| StartError::Executor(executor_error(&error.to_string())))?;
         started.commands.push(command);
         started.threads.push(thread);
@@ -242,8 +245,11 @@ impl Shards {
                 }
                 Some(Report::Ended(..) | Report::Drained(_)) | None => {
                     drop(self.commands);
-                    let errors = self.threads.into_iter().filter_map(|thread| thread.join().err());
-                    let text = errors.map(|error| error.to_string()).collect::<Vec<_>>().join("; ");
+                    let text = self.threads.into_iter().find_map(|thread| match thread.join() {
+                        Ok(ended) => ended.err(),
+                        Err(_) => Some("the thread of a shard panicked".to_owned()),
+                    });
+                    let text = text.unwrap_or_else(|| "a shard ended early".to_owned());
                     return Err(StartError::Executor(executor_error(&text)));
                 }
             }
@@ -256,12 +262,10 @@ fn executor_error(text: &str) -> String {
     format!("cannot make an io_uring executor: {text}, see tuning/README.md")
 }
 
-/// A shard's way to the control thread. Dropped before the end was reported, it says that there was
-/// none: the executor was not made, or a turn panicked.
+/// A shard's way to the control thread.
+#[derive(Clone)]
 pub(super) struct Reports {
-    id: ShardId,
     to: mpsc::Sender<Report>,
-    has_ended: bool,
 }
 
 impl Reports {
@@ -276,11 +280,18 @@ impl Reports {
     }
 }
 
-impl Drop for Reports {
+/// Says how the shard ended, also when its thread unwinds: a panic leaves tasks behind that are
+/// never dropped, so no task can be trusted with it.
+struct End {
+    id: ShardId,
+    reports: Reports,
+    /// What it counted, when it ended in order.
+    last: Option<Snapshot>,
+}
+
+impl Drop for End {
     fn drop(&mut self) {
-        if !self.has_ended {
-            self.say(Report::Ended(self.id, None));
-        }
+        self.reports.say(Report::Ended(self.id, self.last));
     }
 }
 
@@ -295,7 +306,19 @@ struct Birth {
 }
 
 impl Birth {
-    async fn run<P: Protocol>(mut self, protocol: P) {
+    /// The life of the shard's thread.
+    fn run<P: Protocol>(self, core: usize, make: impl FnOnce() -> P) -> Result<(), String> {
+        let mut end = End { id: self.id, reports: self.reports.clone(), last: None };
+        let executor = LocalExecutorBuilder::new(Placement::Fixed(core))
+            .io_memory(IO_MEMORY)
+            .preempt_timer(PREEMPT)
+            .make()
+            .map_err(|error| error.to_string())?;
+        end.last = executor.run(self.live(make));
+        Ok(())
+    }
+
+    async fn live<P: Protocol>(mut self, make: impl FnOnce() -> P) -> Option<Snapshot> {
         // The first sleep of an executor takes tens of milliseconds longer than the others.
         glommio::timer::sleep(Duration::from_millis(1)).await;
         let mut listeners = Vec::new();
@@ -303,19 +326,16 @@ impl Birth {
             match tcp::listen(address) {
                 Ok(listener) => listeners.push((address, listener)),
                 Err(error) => {
-                    self.reports.has_ended = true;
                     let text = tcp::bind_error(address, &error);
                     self.reports.say(Report::Failed(self.id, text));
-                    return;
+                    return None;
                 }
             }
         }
-        let ended = Reports { id: self.id, to: self.reports.to.clone(), has_ended: false };
-        self.reports.has_ended = true;
         let shard = Rc::new(Shard {
             id: self.id,
             clock: Clock::start(),
-            protocol: protocol.into(),
+            protocol: make().into(),
             actions: Default::default(),
             places: Default::default(),
             after: Default::default(),
@@ -334,7 +354,8 @@ impl Birth {
             })
             .collect();
         shard.reports.say(Report::Listening(shard.id));
-        serve(&shard, &mut self.commands, ended, accepting).await;
+        serve(&shard, &mut self.commands, accepting).await;
+        Some(shard.snapshot())
     }
 }
 
@@ -342,7 +363,6 @@ impl Birth {
 async fn serve<P: Protocol>(
     shard: &Rc<Shard<P>>,
     commands: &mut mpsc::Receiver<Command>,
-    mut ended: Reports,
     accepting: Vec<glommio::Task<()>>,
 ) {
     loop {
@@ -364,6 +384,4 @@ async fn serve<P: Protocol>(
     while shard.net.flows() > 0 && shard.now().since(began) < CLOSE_TIMEOUT * 2 {
         glommio::timer::sleep(Duration::from_millis(5)).await;
     }
-    ended.has_ended = true;
-    ended.say(Report::Ended(shard.id, Some(shard.snapshot())));
 }

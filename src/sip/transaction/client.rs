@@ -81,7 +81,6 @@ pub(in crate::sip) struct NewClient<'a> {
 pub(in crate::sip) struct Told {
     pub(in crate::sip) client: ClientId,
     pub(in crate::sip) owner: Owner,
-    pub(in crate::sip) method: Method,
     pub(in crate::sip) verdict: Verdict,
 }
 
@@ -94,6 +93,12 @@ pub(in crate::sip) enum Verdict {
     TimedOut,
     /// The flow died or could not be opened.
     Failed(Cause),
+}
+
+impl Client {
+    fn told(&self, client: ClientId, verdict: Verdict) -> Told {
+        Told { client, owner: self.owner, verdict }
+    }
 }
 
 impl Stack {
@@ -159,17 +164,12 @@ impl Stack {
         let id = self.match_response(response)?;
         let client = self.clients.get_mut(id)?;
         let status = response.status();
-        let told = |late| Told {
-            client: id,
-            owner: client.owner,
-            method: client.method,
-            verdict: Verdict::Answered { late },
-        };
         match client.state {
             State::Invite(before) => {
                 let (after, effect) = invite_client::step(before, invite_event(status));
                 client.state = State::Invite(after);
-                let told = told(before == invite_client::State::Orphaned);
+                let late = before == invite_client::State::Orphaned;
+                let told = client.told(id, Verdict::Answered { late });
                 self.on_invite_response(id, before, after, flow);
                 if matches!(effect, Effect::Acknowledge | Effect::AcknowledgeAndTell) {
                     self.acknowledge_failure(id, flow, response);
@@ -187,7 +187,7 @@ impl Stack {
                 };
                 let (after, effect) = request_client::step(before, event);
                 client.state = State::Request(after);
-                let told = told(false);
+                let told = client.told(id, Verdict::Answered { late: false });
                 if after == request_client::State::Completed {
                     // Timer K is zero on a reliable flow (RFC 3261 §17.1.2.2).
                     self.end_client(id);
@@ -210,32 +210,31 @@ impl Stack {
     pub(in crate::sip) fn on_client_timeout(&mut self, id: ClientId) -> Option<Told> {
         let client = self.clients.get_mut(id)?;
         client.timer = None;
-        let is_over = match client.state {
-            State::Invite(state) => {
-                invite_client::step(state, Event::B).0 == invite_client::State::Terminated
+        match client.state {
+            State::Invite(before) => {
+                let (after, effect) = invite_client::step(before, Event::B);
+                client.state = State::Invite(after);
+                let told = client.told(id, Verdict::TimedOut);
+                if after == invite_client::State::Orphaned {
+                    self.stop_waiting(id);
+                    self.set_client_timer(id, T1_64, Timer::Orphan(id));
+                }
+                (effect == Effect::Tell).then_some(told)
             }
-            State::Request(state) => {
-                let event = request_client::Event::F;
-                request_client::step(state, event).0 == request_client::State::Terminated
+            State::Request(before) => {
+                let (_, effect) = request_client::step(before, request_client::Event::F);
+                let told = client.told(id, Verdict::TimedOut);
+                self.end_client(id);
+                (effect == request_client::Effect::Tell).then_some(told)
             }
-        };
-        if is_over { self.give_up_client(id) } else { None }
+        }
     }
 
     /// 64·T1 after a CANCEL: the transaction counts as cancelled (RFC 3261 §9.1).
     pub(in crate::sip) fn on_cancelled(&mut self, id: ClientId) -> Option<Told> {
-        self.clients.get_mut(id)?.timer = None;
-        self.give_up_client(id)
-    }
-
-    fn give_up_client(&mut self, id: ClientId) -> Option<Told> {
-        let client = self.clients.get(id)?;
-        let told = Told {
-            client: id,
-            owner: client.owner,
-            method: client.method,
-            verdict: Verdict::TimedOut,
-        };
+        let client = self.clients.get_mut(id)?;
+        client.timer = None;
+        let told = client.told(id, Verdict::TimedOut);
         self.end_client(id);
         Some(told)
     }
@@ -336,12 +335,7 @@ impl Stack {
         let client = self.clients.get_mut(id)?;
         client.slot = None;
         self.outstanding -= 1;
-        let told = Told {
-            client: id,
-            owner: client.owner,
-            method: client.method,
-            verdict: Verdict::Failed(cause),
-        };
+        let told = client.told(id, Verdict::Failed(cause));
         match client.state {
             State::Invite(state) => {
                 let (after, effect) = invite_client::step(state, Event::FlowFailed);

@@ -3,7 +3,7 @@
 //! ```text
 //!          INVITE sent
 //!              │        A: send again (unreliable)
-//!          ┌───▼────┐   B: tell, Terminated; flow failed: tell, Orphaned
+//!          ┌───▼────┐   B, flow failed: tell ──────────────► Orphaned
 //!          │Calling ├─ 2xx ────────────────┐
 //!          └───┬──┬─┘                      │
 //!          1xx │  └─ 3xx–6xx: ACK ─────┐   │
@@ -17,8 +17,9 @@
 //!                                    M                 D ──► Terminated
 //! ```
 //!
-//! An attempt whose flow failed is not forgotten but `Orphaned`: its bytes may have arrived, so a late
-//! answer must still find it (`recovery` says what it means).
+//! An attempt whose flow failed, or whose timer B ran out (it is cut at the deadline of a recovery), is
+//! not forgotten but `Orphaned`: its bytes may have arrived, so a late answer must still find it
+//! (`recovery` says what it means) and a 2xx is never left without ACK.
 
 /// Where the transaction is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,7 +32,7 @@ pub enum State {
     Completed,
     /// A 2xx came; its ACK is the dialog's business.
     Accepted,
-    /// Given up after a transport failure, but a late answer is still recognised.
+    /// Given up, but a late answer is still recognised.
     Orphaned,
     /// Over.
     Terminated,
@@ -81,8 +82,7 @@ pub fn step(state: State, event: Event) -> (State, Effect) {
         (Calling | Proceeding, Success) => (Accepted, Tell),
         (Calling | Proceeding, Failure) => (Completed, AcknowledgeAndTell),
         (Calling, A) => (Calling, Retransmit),
-        (Calling, B) => (Terminated, Tell),
-        (Calling | Proceeding, FlowFailed) => (Orphaned, Tell),
+        (Calling, B) | (Calling | Proceeding, FlowFailed) => (Orphaned, Tell),
         (Completed, Failure) => (Completed, Acknowledge),
         (Accepted, Success) => (Accepted, Tell),
         // RFC 3261 §17.1.1.3 for the ACK; what a late answer means is decided by the session.
@@ -120,7 +120,7 @@ mod tests {
 
     #[test]
     fn timer_b_counts_only_until_a_provisional_response() {
-        assert_eq!(step(State::Calling, Event::B), (State::Terminated, Effect::Tell));
+        assert_eq!(step(State::Calling, Event::B), (State::Orphaned, Effect::Tell));
         let (state, _) = step(State::Calling, Event::Provisional);
         assert_eq!(step(state, Event::B), (State::Proceeding, Effect::Nothing));
     }

@@ -1,6 +1,6 @@
 //! Shards on real sockets, with a protocol that does what the request's method says.
 
-#![allow(clippy::print_stderr)] // The measurement says what it found.
+mod measure;
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -61,6 +61,7 @@ impl Servant {
                 let delay = Duration::from_millis(body(bytes).parse().unwrap());
                 self.timers.push((now + delay, flow, bytes.to_vec()));
             }
+            b"PANIC" => panic!("as the test asked"),
             b"COUNT" => self.say(Event::Message(self.shard)),
             _ => {}
         }
@@ -571,6 +572,20 @@ fn drain_is_reported_by_each_shard_and_stop_ends_every_flow() {
     shards.join();
     let refused = TcpStream::connect(world.address).unwrap_err();
     assert_eq!(refused.kind(), ErrorKind::ConnectionRefused);
+}
+
+#[test]
+fn shard_that_panics_is_reported() {
+    let mut world = World::new(2);
+    let mut client = world.connect();
+    client.send(&request("PANIC", "home=1", ""));
+    let mut shards = world.shards.take().unwrap();
+    block_on(async {
+        assert!(matches!(shards.report().await, Some(Report::Ended(ShardId(1), None))));
+        shards.tell(|| Command::Stop).await;
+        assert!(matches!(shards.report().await, Some(Report::Ended(ShardId(0), Some(_)))));
+    });
+    shards.join();
 }
 
 #[test]

@@ -1,0 +1,171 @@
+//! Addresses as a file writes them: `tcp:IP:PORT`, `host:port`, a device's contact.
+
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+
+use crate::sip::message::Uri;
+
+/// The port of SIP where none is written (RFC 3261 §19.1.2).
+const SIP_PORT: u16 = 5060;
+/// A longer contact is refused: it is the Request-URI of every request to the device, which must
+/// fit into a start line.
+pub const CONTACT_BYTES_MAX: usize = 1000;
+
+/// A device's contact.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Contact {
+    /// Where requests go.
+    pub address: SocketAddr,
+    /// True when it has a user part.
+    pub has_user: bool,
+    /// True when it says `transport=tcp`; false when it says nothing.
+    pub has_transport: bool,
+}
+
+/// Reads a contact: a SIP URI with an IP address and, so far, TCP.
+///
+/// # Errors
+/// What is wrong, to follow the URI in a sentence.
+pub fn parse_contact(text: &str) -> Result<Contact, String> {
+    if text.len() > CONTACT_BYTES_MAX {
+        return Err(format!("is longer than {CONTACT_BYTES_MAX} bytes"));
+    }
+    let odd = |byte: u8| !byte.is_ascii_graphic() || b"\"<>\\^`{|}".contains(&byte);
+    if text.bytes().any(odd) {
+        return Err("has a blank or a character that must be escaped as %HH".to_owned());
+    }
+    let uri = Uri::parse(text.as_bytes()).ok_or("is no SIP URI")?;
+    if uri.is_secure() {
+        return Err("is a SIPS URI, which asks for TLS on every hop: TLS is not served yet".into());
+    }
+    if !uri.headers.is_empty() || text.ends_with('?') {
+        return Err("has headers after `?`, which a Request-URI must not have".to_owned());
+    }
+    if uri.param("maddr").is_some() {
+        return Err("has `maddr`, which is not supported: write that address as the host".into());
+    }
+    let has_transport = match uri.param("transport") {
+        None => false,
+        Some(Some(value)) if value.eq_ignore_ascii_case(b"tcp") => true,
+        Some(value) => {
+            let value = String::from_utf8_lossy(value.unwrap_or_default());
+            return Err(format!("has transport `{value}`: only tcp is served yet"));
+        }
+    };
+    let Some(address) = uri.socket_addr(SIP_PORT) else {
+        let host = String::from_utf8_lossy(uri.host);
+        return Err(format!(
+            "has the host `{host}`, which is no IP address: names are not looked up yet"
+        ));
+    };
+    if address.port() == 0 {
+        return Err("has port 0".to_owned());
+    }
+    if address.ip().is_unspecified() || address.ip().is_multicast() {
+        return Err(format!("has the address {}, which is nobody's own", address.ip()));
+    }
+    Ok(Contact { address, has_user: uri.user.is_some(), has_transport })
+}
+
+/// Reads what to listen on: `tcp:IP:PORT`.
+pub(super) fn parse_listen(text: &str) -> Result<SocketAddr, String> {
+    let Some((transport, address)) = text.split_once(':') else {
+        return Err("is not of the form tcp:IP:PORT".to_owned());
+    };
+    match transport {
+        "tcp" => {}
+        "udp" | "tls" | "ws" | "wss" | "sctp" => {
+            return Err(format!("has transport `{transport}`: only tcp is served yet"));
+        }
+        _ => return Err("is not of the form tcp:IP:PORT".to_owned()),
+    }
+    let Ok(address) = address.parse::<SocketAddr>() else {
+        return Err(format!(
+            "has the address `{address}`, which is not of the form IP:PORT or [IPv6]:PORT"
+        ));
+    };
+    if address.port() == 0 {
+        return Err("has port 0: peers need a port that stays the same".to_owned());
+    }
+    if address.ip().is_multicast() {
+        return Err("has a multicast address".to_owned());
+    }
+    Ok(address)
+}
+
+/// Checks a sent-by: `host:port`, the host a name, an IPv4 address or an IPv6 address in brackets.
+pub(super) fn check_sent_by(text: &str) -> Result<(), String> {
+    let form = "is not of the form host:port";
+    let (host, port) = text.rsplit_once(':').ok_or(form)?;
+    let digits = port.bytes().all(|byte| byte.is_ascii_digit());
+    if !digits || port.parse::<u16>().map_or(true, |port| port == 0) {
+        return Err(format!("has the port `{port}`; expected 1 to 65535"));
+    }
+    let bracketed = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
+    let ip = match bracketed {
+        Some(address) => Some(IpAddr::V6(address.parse::<Ipv6Addr>().map_err(|_| form)?)),
+        None => host.parse().ok().filter(IpAddr::is_ipv4),
+    };
+    match ip {
+        Some(ip) if ip.is_unspecified() || ip.is_multicast() => {
+            Err(format!("names {ip}, which no peer can reach"))
+        }
+        Some(_) => Ok(()),
+        None if is_host_name(host) => Ok(()),
+        None => Err(form.to_owned()),
+    }
+}
+
+/// RFC 3261 §25.1 `hostname`, with the lengths of RFC 1035 §2.3.4.
+fn is_host_name(host: &str) -> bool {
+    let is_label = |label: &str| {
+        let inner = label.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-');
+        inner && (1..=63).contains(&label.len()) && !label.starts_with('-') && !label.ends_with('-')
+    };
+    let host = host.strip_suffix('.').unwrap_or(host);
+    // The last label begins with a letter, or 10.0.0.300 would be a name.
+    let top = host.rsplit('.').next().unwrap_or_default();
+    host.len() <= 253
+        && host.split('.').all(is_label)
+        && top.starts_with(|c: char| c.is_ascii_alphabetic())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn contacts_with_dots_in_the_user_and_ipv6_hosts_are_read() {
+        let contact = parse_contact("sip:anna.b@[2001:db8::7]:5070;transport=TCP;x=y").unwrap();
+        assert_eq!(contact.address, "[2001:db8::7]:5070".parse().unwrap());
+        assert!(contact.has_user && contact.has_transport);
+        let contact = parse_contact("sip:127.0.0.3").unwrap();
+        assert_eq!(contact.address, "127.0.0.3:5060".parse().unwrap());
+        assert!(!contact.has_user && !contact.has_transport);
+    }
+
+    #[test]
+    fn a_sent_by_is_a_name_or_an_address_with_a_port() {
+        for good in ["a.example:5060", "10.0.0.1:1", "[2001:db8::1]:5060", "localhost:65535"] {
+            assert_eq!(check_sent_by(good), Ok(()), "{good}");
+        }
+        for bad in [
+            "",
+            "a.example",
+            "a.example:",
+            "a:0",
+            "a:65536",
+            "a:+1",
+            "10.0.0.300:5060",
+            "a b:1",
+            "0.0.0.0:5060",
+            "[::]:5060",
+            "::1:5060",
+            "[::1:5060",
+            "-a:1",
+            "a..b:1",
+            ":5060",
+        ] {
+            assert!(check_sent_by(bad).is_err(), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,198 @@
+//! Reads `[[device]]`.
+
+use std::collections::hash_map::Entry;
+use std::time::Duration;
+
+use toml::de::{DeTable, DeValue};
+
+use super::DeviceOrigin;
+use super::address::{Contact, parse_contact};
+use super::read::{Reader, Seen, Value};
+use super::spec::{DEVICE_TSERVER, RETRY_AFTER, SECTIONS};
+use crate::options::{Device, DeviceKind};
+
+/// Bytes of a `dn` or `prefix`; a longer one is refused.
+pub const NUMBER_BYTES_MAX: usize = 64;
+
+const KINDS: [(&str, DeviceKind); 4] = [
+    ("Extension", DeviceKind::Extension),
+    ("Trunk", DeviceKind::Trunk),
+    ("Softswitch", DeviceKind::Softswitch),
+    ("Proxy", DeviceKind::Proxy),
+];
+
+/// The name of a kind as the published option spells it.
+pub(super) fn kind_name(kind: DeviceKind) -> &'static str {
+    KINDS.iter().find(|(_, other)| *other == kind).map_or("", |(name, _)| name)
+}
+
+/// All devices that have no error, and the errors of the others.
+pub(super) fn read(reader: &mut Reader<'_>, root: &DeTable<'_>, window: Duration) -> Vec<Device> {
+    let Some(value) = root.get("device") else { return Vec::new() };
+    let expected = "[[device]], once for each device";
+    let DeValue::Array(entries) = value.get_ref() else {
+        reader.wrong("device", value, expected);
+        return Vec::new();
+    };
+    let (mut numbers, mut prefixes) = (Seen::new(), Seen::new());
+    let mut devices = Vec::with_capacity(entries.len());
+    for entry in entries.iter() {
+        let DeValue::Table(table) = entry.get_ref() else {
+            reader.wrong("device", entry, expected);
+            continue;
+        };
+        let line = reader.line(entry);
+        reader.check_names(table, &SECTIONS[3]);
+        let dn = number(reader, table, "dn", line, &mut numbers);
+        let prefix = number(reader, table, "prefix", line, &mut prefixes);
+        let kind = kind(reader, table, line);
+        if let Some(kind) = kind {
+            check_reach(reader, table, kind, line);
+        }
+        let contact = contact(reader, table, line);
+        let (retry_after, retry_line) = retry_after(reader, table, window);
+        let (Some(kind), Some((contact, address))) = (kind, contact) else { continue };
+        let origin = DeviceOrigin {
+            line,
+            dn: reader.line_of(table, "dn"),
+            prefix: reader.line_of(table, "prefix"),
+            kind: reader.line_of(table, "type"),
+            contact: reader.line_of(table, "contact"),
+            retry_after: retry_line,
+        };
+        reader.origins.devices.push(origin);
+        devices.push(Device {
+            dn,
+            prefix,
+            kind,
+            contact,
+            address: address.address,
+            contact_has_user: address.has_user,
+            retry_after,
+        });
+    }
+    devices
+}
+
+fn kind(reader: &mut Reader<'_>, table: &DeTable<'_>, line: usize) -> Option<DeviceKind> {
+    match table.get("type") {
+        Some(value) => reader.choice("type", value, &KINDS).map(|(_, kind)| kind),
+        None => {
+            let text = "the device has no type; expected Extension, Trunk, Softswitch or Proxy";
+            reader.errors.add(Some(line), text.to_owned());
+            None
+        }
+    }
+}
+
+/// A kind says how its devices are reached: by number, by prefix, or by either.
+fn check_reach(reader: &mut Reader<'_>, table: &DeTable<'_>, kind: DeviceKind, line: usize) {
+    let (dn, prefix) = (table.get("dn"), table.get("prefix"));
+    let missing = match kind {
+        DeviceKind::Extension => {
+            if let Some(prefix) = prefix {
+                let text = "an Extension has a prefix; it is reached by its dn alone";
+                reader.error(Some(prefix), text.to_owned());
+            }
+            dn.is_none().then_some("an Extension has no dn; expected the number it is reached by")
+        }
+        DeviceKind::Trunk => prefix
+            .is_none()
+            .then_some("a Trunk has no prefix; expected what the numbers that it takes begin with"),
+        DeviceKind::Softswitch => (dn.is_none() && prefix.is_none())
+            .then_some("a Softswitch has neither dn nor prefix; expected one of them"),
+        DeviceKind::Proxy => (dn.is_none() && prefix.is_none())
+            .then_some("a Proxy has neither dn nor prefix; expected one of them"),
+    };
+    if let Some(text) = missing {
+        reader.errors.add(Some(line), text.to_owned());
+    }
+}
+
+/// A `dn` or a `prefix`, which no two devices share. An empty prefix stands for every number.
+fn number(
+    reader: &mut Reader<'_>,
+    table: &DeTable<'_>,
+    name: &str,
+    line: usize,
+    seen: &mut Seen,
+) -> Option<String> {
+    let value = table.get(name)?;
+    let text = reader.string(name, value, "a string of digits such as \"7001\"")?;
+    let fits = text.len() <= NUMBER_BYTES_MAX && (name == "prefix" || !text.is_empty());
+    if !fits {
+        let text = format!("{name} has {} bytes; expected 1 to {NUMBER_BYTES_MAX}", text.len());
+        reader.error(Some(value), text);
+        return None;
+    }
+    if let Some(odd) = text.chars().find(|c| !is_number_char(*c)) {
+        let text = format!(
+            "{name} \"{}\" has {odd:?}, which a user part of a SIP URI cannot have \
+            unescaped",
+            text.escape_debug()
+        );
+        reader.error(Some(value), text);
+        return None;
+    }
+    match seen.entry(text.to_owned()) {
+        Entry::Occupied(first) => {
+            let text = format!("{name} \"{text}\" is that of the device at line {}", first.get());
+            reader.error(Some(value), text);
+        }
+        Entry::Vacant(vacant) => {
+            vacant.insert(line);
+        }
+    }
+    Some(text.to_owned())
+}
+
+/// RFC 3261 §25.1 `user`, without escapes: numbers are compared as they are written.
+fn is_number_char(c: char) -> bool {
+    c.is_ascii_alphanumeric() || "-_.!~*'()&=+$,;?/".contains(c)
+}
+
+fn contact(reader: &mut Reader<'_>, table: &DeTable<'_>, line: usize) -> Option<(String, Contact)> {
+    const EXPECTED: &str = "a string such as \"sip:7001@192.0.2.7:5060;transport=tcp\"";
+    let Some(value) = table.get("contact") else {
+        reader.errors.add(Some(line), format!("the device has no contact; expected {EXPECTED}"));
+        return None;
+    };
+    let text = reader.string("contact", value, EXPECTED)?;
+    match parse_contact(text) {
+        Ok(contact) => {
+            if !contact.has_transport {
+                let text = format!("contact {text} names no transport: tcp is used");
+                let line = reader.line(value);
+                reader.warnings.add(Some(line), text);
+            }
+            Some((text.to_owned(), contact))
+        }
+        Err(reason) => {
+            let shown: String = text.escape_debug().take(80).collect();
+            reader.error(Some(value), format!("contact \"{shown}\" {reason}"));
+            None
+        }
+    }
+}
+
+/// The device's own delay and its line; `None` when it has none, which differs from zero.
+fn retry_after(
+    reader: &mut Reader<'_>,
+    table: &DeTable<'_>,
+    window: Duration,
+) -> (Option<Duration>, Option<usize>) {
+    let Some(value) = table.get("TServer") else { return (None, None) };
+    let DeValue::Table(own) = value.get_ref() else {
+        reader.wrong("TServer", value, &format!("a table: {{ {} = 1000 }}", RETRY_AFTER.name));
+        return (None, None);
+    };
+    reader.check_names(own, &DEVICE_TSERVER);
+    let written: Option<&Value<'_>> = own.get(RETRY_AFTER.name);
+    let millis = written.and_then(|value| reader.integer(value, &RETRY_AFTER));
+    let delay = millis.map(Duration::from_millis);
+    let line = written.map(|value| reader.line(value));
+    if let Some(delay) = delay {
+        reader.check_delay(delay, window, line);
+    }
+    (delay, line)
+}

@@ -1,0 +1,434 @@
+//! From TOML to values, noting every problem on the way.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use toml::Spanned;
+use toml::de::{DeTable, DeValue};
+
+use super::address::{check_sent_by, parse_listen};
+use super::problem::{Problem, Problems, Source};
+use super::spec::{self, Number, SECTIONS, Section};
+use super::{CORES_MAX, Config, Cores, LISTEN_MAX, Origin, Origins, ServerConfig, Setting, device};
+use crate::options::{ForeignCallers, Limits, Options, SIP_INVITE_TIMEOUT_DEFAULT};
+
+/// A value and where it stands.
+pub(super) type Value<'a> = Spanned<DeValue<'a>>;
+
+/// Recommended values of the delay, in milliseconds.
+const RETRY_AFTER_RECOMMENDED: std::ops::RangeInclusive<u64> = 500..=5000;
+/// Up to this size all syntax errors of a file are told, above it only the first: a large file that
+/// is no TOML at all has millions.
+const SYNTAX_RECOVERY_BYTES_MAX: usize = 256 << 10;
+
+pub(super) fn read(file: &str, text: &str) -> Result<Config, Problems> {
+    let source = Source::new(text);
+    let root = match DeTable::parse(text) {
+        Ok(root) => root,
+        Err(error) => return Err(syntax_problems(file, &source, error)),
+    };
+    let mut reader = Reader::new(file, &source);
+    let config = reader.config(root.get_ref());
+    reader.errors.sort();
+    reader.warnings.sort();
+    if reader.errors.is_empty() {
+        Ok(Config { warnings: reader.warnings, ..config })
+    } else {
+        Err(reader.errors)
+    }
+}
+
+fn syntax_problems(file: &str, source: &Source<'_>, first: toml::de::Error) -> Problems {
+    let errors = if source.text.len() <= SYNTAX_RECOVERY_BYTES_MAX {
+        DeTable::parse_recoverable(source.text).1
+    } else {
+        vec![first]
+    };
+    let mut problems = Problems::new(file);
+    for error in errors {
+        problems.add_with(|| {
+            let at = error.span().map(|span| span.start);
+            let quoted = at.map(|at| source.quote_line(at)).filter(|line| !line.is_empty());
+            let quoted = quoted.map_or(String::new(), |line| format!(" in `{line}`"));
+            let text = format!("no TOML: {}{quoted}", error.message());
+            Problem { line: at.map(|at| source.line(at)), text }
+        });
+    }
+    problems.sort();
+    problems
+}
+
+/// What is read so far, and what is wrong with it.
+pub(super) struct Reader<'a> {
+    source: &'a Source<'a>,
+    pub(super) errors: Problems,
+    pub(super) warnings: Problems,
+    pub(super) origins: Origins,
+}
+
+impl<'a> Reader<'a> {
+    fn new(file: &str, source: &'a Source<'a>) -> Self {
+        let origins = Origins { file: file.to_owned(), ..Origins::default() };
+        let (errors, warnings) = (Problems::new(file), Problems::new(file));
+        Self { source, errors, warnings, origins }
+    }
+
+    fn config(&mut self, root: &DeTable<'_>) -> Config {
+        self.check_sections(root);
+        let empty = DeTable::new();
+        let [server, limits, tserver] =
+            ["server", "limits", "TServer"].map(|name| self.section(root, name).unwrap_or(&empty));
+        for (table, section) in [server, limits, tserver].into_iter().zip(&SECTIONS) {
+            self.check_names(table, section);
+        }
+        let (server, sent_by, foreign_callers) = self.server(server);
+        let limits = self.limits(limits);
+        let millis = self.number(tserver, &spec::RETRY_AFTER);
+        let retry_after = Duration::from_millis(millis);
+        let sip_invite_timeout = self.seconds(tserver, &spec::SIP_INVITE_TIMEOUT);
+        let mut options = Options::default();
+        options.sent_by = sent_by;
+        options.retry_after = retry_after;
+        options.sip_invite_timeout = sip_invite_timeout;
+        options.foreign_callers = foreign_callers;
+        options.limits = limits;
+        let line = self.line_of(tserver, spec::RETRY_AFTER.name);
+        self.check_delay(retry_after, options.window(), line);
+        let devices = device::read(self, root, options.window());
+        Config {
+            server,
+            options: options.with_devices(devices),
+            warnings: Problems::default(),
+            origins: std::mem::take(&mut self.origins),
+        }
+    }
+
+    fn server(&mut self, table: &DeTable<'_>) -> (ServerConfig, String, ForeignCallers) {
+        let listen = self.listen(table);
+        let cores = self.cores(table);
+        let sent_by = self.sent_by(table, listen.first());
+        let drain_timeout = self.seconds(table, &spec::DRAIN_TIMEOUT);
+        let choices = [("refuse", ForeignCallers::Refuse), ("relay", ForeignCallers::Relay)];
+        let value = table.get("foreign-callers");
+        let foreign = value.and_then(|value| self.choice("foreign-callers", value, &choices));
+        let (name, foreign) = foreign.unwrap_or(choices[0]);
+        self.set("server", "foreign-callers", format!("\"{name}\""), "", value);
+        (ServerConfig { listen, cores, drain_timeout }, sent_by, foreign)
+    }
+
+    fn listen(&mut self, table: &DeTable<'_>) -> Vec<SocketAddr> {
+        const EXPECTED: &str = "a list such as [\"tcp:192.0.2.1:5060\"]";
+        let Some(value) = table.get("listen") else {
+            self.error(None, format!("listen is missing in [server]; expected {EXPECTED}"));
+            return Vec::new();
+        };
+        let Some(entries) = self.array("listen", value, EXPECTED) else { return Vec::new() };
+        if entries.is_empty() || entries.len() > LISTEN_MAX {
+            let text = format!("listen has {} entries; expected 1 to {LISTEN_MAX}", entries.len());
+            self.error(Some(value), text);
+        }
+        let mut listen: Vec<SocketAddr> = Vec::new();
+        for entry in entries.iter().take(LISTEN_MAX) {
+            let Some(text) =
+                self.string("listen", entry, "a string such as \"tcp:192.0.2.1:5060\"")
+            else {
+                continue;
+            };
+            match parse_listen(text) {
+                Ok(address) if listen.contains(&address) => {
+                    self.error(Some(entry), format!("listen names tcp:{address} twice"));
+                }
+                Ok(address) => listen.push(address),
+                Err(reason) => self.error(Some(entry), format!("listen \"{text}\" {reason}")),
+            }
+        }
+        let written: Vec<_> = listen.iter().map(|address| format!("\"tcp:{address}\"")).collect();
+        self.set("server", "listen", format!("[{}]", written.join(", ")), "", Some(value));
+        listen
+    }
+
+    fn cores(&mut self, table: &DeTable<'_>) -> Cores {
+        const EXPECTED: &str = "\"all\" or a list of core numbers such as [0, 1]";
+        let value = table.get("cores");
+        let cores = match value.map(|value| (value, value.get_ref())) {
+            None => Cores::All,
+            Some((_, DeValue::String(text))) if text == "all" => Cores::All,
+            Some((value, DeValue::Array(entries))) => {
+                if entries.is_empty() || entries.len() > CORES_MAX {
+                    let count = entries.len();
+                    let text = format!("cores has {count} entries; expected 1 to {CORES_MAX}");
+                    self.error(Some(value), text);
+                }
+                let core = Number {
+                    section: "server",
+                    name: "cores",
+                    unit: "",
+                    min: 0,
+                    max: CORES_MAX as u64 - 1,
+                    default: 0,
+                };
+                let entries = entries.iter().take(CORES_MAX);
+                Cores::List(
+                    entries.filter_map(|e| Some(self.integer(e, &core)? as usize)).collect(),
+                )
+            }
+            Some((value, _)) => {
+                self.wrong("cores", value, EXPECTED);
+                Cores::All
+            }
+        };
+        let written = match &cores {
+            Cores::All => "\"all\"".to_owned(),
+            Cores::List(list) => format!("{list:?}"),
+        };
+        self.set("server", "cores", written, "", value);
+        cores
+    }
+
+    /// What Via and Contact name: `advertise`, else the first address to listen on.
+    fn sent_by(&mut self, table: &DeTable<'_>, listen: Option<&SocketAddr>) -> String {
+        let value = table.get("advertise");
+        let sent_by = match value {
+            Some(value) => {
+                let expected = "a string such as \"sip.example.com:5060\"";
+                let text = self.string("advertise", value, expected).unwrap_or_default().to_owned();
+                if let (DeValue::String(_), Err(reason)) = (value.get_ref(), check_sent_by(&text)) {
+                    self.error(Some(value), format!("advertise \"{text}\" {reason}"));
+                }
+                text
+            }
+            None => {
+                if let Some(wildcard) = listen.filter(|address| address.ip().is_unspecified()) {
+                    let text = format!(
+                        "advertise is missing: peers cannot reach {wildcard}; expected the host and \
+                         port that they can, such as \"sip.example.com:{}\"",
+                        wildcard.port()
+                    );
+                    self.error(table.get("listen"), text);
+                }
+                listen.map(SocketAddr::to_string).unwrap_or_default()
+            }
+        };
+        self.set("server", "advertise", format!("\"{sent_by}\""), "", value);
+        sent_by
+    }
+
+    fn limits(&mut self, table: &DeTable<'_>) -> Limits {
+        // The ranges keep each value within its type on every target.
+        Limits {
+            flows_max: self.number(table, &spec::FLOWS_MAX) as u32,
+            calls_max: self.number(table, &spec::CALLS_MAX) as u32,
+            outbox_bytes_max: self.number(table, &spec::OUTBOX_BYTES_MAX) as usize,
+            message_bytes_max: self.number(table, &spec::MESSAGE_BYTES_MAX) as usize,
+            message_timeout: self.seconds(table, &spec::MESSAGE_TIMEOUT),
+            first_message_timeout: self.seconds(table, &spec::FIRST_MESSAGE_TIMEOUT),
+            connect_timeout: Duration::from_millis(self.number(table, &spec::CONNECT_TIMEOUT)),
+        }
+    }
+
+    fn seconds(&mut self, table: &DeTable<'_>, spec: &Number) -> Duration {
+        Duration::from_secs(self.number(table, spec))
+    }
+
+    /// The number in force, noted with its origin.
+    fn number(&mut self, table: &DeTable<'_>, spec: &Number) -> u64 {
+        let value = table.get(spec.name);
+        let number = value.and_then(|value| self.integer(value, spec)).unwrap_or(spec.default);
+        self.set(spec.section, spec.name, number.to_string(), spec.unit, value);
+        number
+    }
+
+    /// Warns of a delay that is allowed but hardly meant; `line` is `None` where it is not written.
+    pub(super) fn check_delay(&mut self, delay: Duration, window: Duration, line: Option<usize>) {
+        let Some(line) = line.filter(|_| !delay.is_zero()) else { return };
+        let (name, millis) = (spec::RETRY_AFTER.name, delay.as_millis() as u64);
+        if delay >= window {
+            let text = format!(
+                "{name} is {millis} ms, not shorter than the window of {} s \
+                 (sip-invite-timeout): no attempt can be repeated",
+                window.as_secs()
+            );
+            self.warnings.add(Some(line), text);
+        } else if !RETRY_AFTER_RECOMMENDED.contains(&millis) {
+            let (low, high) = RETRY_AFTER_RECOMMENDED.into_inner();
+            let text = format!("{name} is {millis} ms, outside the recommended {low} to {high} ms");
+            self.warnings.add(Some(line), text);
+        }
+    }
+
+    fn check_sections(&mut self, root: &DeTable<'_>) {
+        let names = SECTIONS.map(|section| section.name);
+        for (key, value) in root {
+            let name: &str = key.get_ref();
+            if names.contains(&name) {
+                continue;
+            }
+            let home = SECTIONS.iter().find(|section| section.options.contains(&name));
+            let is_table = matches!(value.get_ref(), DeValue::Table(_) | DeValue::Array(_));
+            let text = match home {
+                Some(home) => format!("option `{name}` is outside its section [{}]", home.name),
+                None if is_table => format!("unknown section [{name}]{}", meant(name, &names)),
+                None => format!("unknown option `{name}` outside any section"),
+            };
+            self.errors.add(Some(self.source.line(key.span().start)), text);
+        }
+    }
+
+    pub(super) fn check_names(&mut self, table: &DeTable<'_>, section: &Section) {
+        for key in table.keys() {
+            let name: &str = key.get_ref();
+            if section.options.contains(&name) {
+                continue;
+            }
+            let home = SECTIONS.iter().find(|section| section.options.contains(&name));
+            let hint = match home {
+                Some(home) => format!("; it belongs to [{}]", home.name),
+                None => meant(name, section.options),
+            };
+            let text = format!("unknown option `{name}` in [{}]{hint}", section.name);
+            self.errors.add(Some(self.source.line(key.span().start)), text);
+        }
+    }
+
+    fn section<'t>(
+        &mut self,
+        root: &'t DeTable<'t>,
+        name: &'static str,
+    ) -> Option<&'t DeTable<'t>> {
+        let value = root.get(name)?;
+        let table = value.get_ref().as_table();
+        if table.is_none() {
+            self.wrong(name, value, &format!("a section [{name}], once"));
+        }
+        table
+    }
+
+    /// An integer in range; noted as an error when it is none.
+    pub(super) fn integer(&mut self, value: &Value<'_>, spec: &Number) -> Option<u64> {
+        let Number { name, unit, min, max, .. } = spec;
+        let unit = if unit.is_empty() { String::new() } else { format!(" {unit}") };
+        let DeValue::Integer(integer) = value.get_ref() else {
+            self.wrong(name, value, &format!("a whole number from {min} to {max}{unit}"));
+            return None;
+        };
+        let digits = integer.as_str();
+        let negative = digits.starts_with('-') && digits.bytes().any(|b| matches!(b, b'1'..=b'9'));
+        let digits = digits.trim_start_matches(['-', '+']);
+        let number = u64::from_str_radix(digits, integer.radix()).unwrap_or(u64::MAX);
+        let written = self.source.quote(value.span());
+        if negative || number < *min {
+            self.error(
+                Some(value),
+                format!("{name} is {written}, below the minimum of {min}{unit}"),
+            );
+            return None;
+        }
+        if number > *max {
+            self.error(Some(value), format!("{name} is {written}, above the limit of {max}{unit}"));
+            return None;
+        }
+        Some(number)
+    }
+
+    pub(super) fn string<'v>(
+        &mut self,
+        name: &str,
+        value: &'v Value<'_>,
+        expected: &str,
+    ) -> Option<&'v str> {
+        let text = value.get_ref().as_str();
+        if text.is_none() {
+            self.wrong(name, value, expected);
+        }
+        text
+    }
+
+    fn array<'v, 'i>(
+        &mut self,
+        name: &str,
+        value: &'v Value<'i>,
+        expected: &str,
+    ) -> Option<&'v toml::de::DeArray<'i>> {
+        let array = value.get_ref().as_array();
+        if array.is_none() {
+            self.wrong(name, value, expected);
+        }
+        array
+    }
+
+    /// One of several words.
+    pub(super) fn choice<T: Copy>(
+        &mut self,
+        name: &str,
+        value: &Value<'_>,
+        choices: &[(&'static str, T)],
+    ) -> Option<(&'static str, T)> {
+        let words: Vec<&str> = choices.iter().map(|(word, _)| *word).collect();
+        let expected = match words.split_last() {
+            Some((last, rest)) => format!("{} or {last}", rest.join(", ")),
+            None => String::new(),
+        };
+        let text = self.string(name, value, &format!("a string: {expected}"))?;
+        let found = choices.iter().find(|(word, _)| *word == text).copied();
+        if found.is_none() {
+            let written = self.source.quote(value.span());
+            let text = format!("{name} is {written}; expected {expected}{}", meant(text, &words));
+            self.error(Some(value), text);
+        }
+        found
+    }
+
+    /// Notes that a value has the wrong type.
+    pub(super) fn wrong(&mut self, name: &str, value: &Value<'_>, expected: &str) {
+        let what = match value.get_ref() {
+            DeValue::Array(_) => "an array".to_owned(),
+            DeValue::Table(_) => "a table".to_owned(),
+            scalar => {
+                let kind = scalar.type_str();
+                let article = if kind.starts_with('i') { "an" } else { "a" };
+                format!("{}, {article} {kind}", self.source.quote(value.span()))
+            }
+        };
+        self.error(Some(value), format!("{name} is {what}; expected {expected}"));
+    }
+
+    pub(super) fn error(&mut self, value: Option<&Value<'_>>, text: String) {
+        self.errors.add(value.map(|value| self.line(value)), text);
+    }
+
+    pub(super) fn line(&self, value: &Value<'_>) -> usize {
+        self.source.line(value.span().start)
+    }
+
+    pub(super) fn line_of(&self, table: &DeTable<'_>, name: &str) -> Option<usize> {
+        table.get(name).map(|value| self.line(value))
+    }
+
+    fn set(
+        &mut self,
+        section: &'static str,
+        name: &'static str,
+        value: String,
+        unit: &'static str,
+        written: Option<&Value<'_>>,
+    ) {
+        let default = match name {
+            "advertise" => ", the first address of listen",
+            "sip-invite-timeout" => ", which means 32 s",
+            _ => "",
+        };
+        let origin =
+            written.map_or(Origin::Default(default), |value| Origin::Line(self.line(value)));
+        self.origins.settings.push(Setting { section, name, value, unit, origin });
+    }
+}
+
+fn meant(name: &str, candidates: &[&str]) -> String {
+    spec::near(name, candidates).map_or(String::new(), |near| format!("; did you mean `{near}`?"))
+}
+
+const _: () = assert!(SIP_INVITE_TIMEOUT_DEFAULT.as_secs() == 32, "the texts above say 32 s");
+
+/// First seen numbers or prefixes, with the line of their device.
+pub(super) type Seen = HashMap<String, usize>;

@@ -1,0 +1,85 @@
+//! Writes the options in force, as TOML, with the origin of each.
+
+use std::io::{self, Write};
+use std::time::Duration;
+
+use super::device::kind_name;
+use super::spec::RETRY_AFTER;
+use super::{Config, DeviceOrigin, Origin};
+use crate::options::Device;
+
+/// Where the origins begin.
+const ORIGIN_COLUMN: usize = 58;
+
+impl Config {
+    /// Writes every option in force with its unit and where it comes from: `holdfast.toml:14`,
+    /// `default`, or for the delay of a device `inherited from [TServer]`.
+    ///
+    /// The text is a configuration that says the same. A large one takes many writes: hand in a
+    /// buffered writer.
+    ///
+    /// # Errors
+    /// Those of `out`.
+    pub fn write_effective(&self, out: &mut dyn Write) -> io::Result<()> {
+        let file = &self.origins.file;
+        let mut section = "";
+        for setting in &self.origins.settings {
+            if setting.section != section {
+                let gap = if section.is_empty() { "" } else { "\n" };
+                section = setting.section;
+                writeln!(out, "{gap}[{section}]")?;
+            }
+            let option = format!("{} = {}", setting.name, setting.value);
+            let unit =
+                if setting.unit.is_empty() { String::new() } else { format!("{}, ", setting.unit) };
+            match setting.origin {
+                Origin::Line(line) => write_line(out, &option, &format!("{unit}{file}:{line}"))?,
+                Origin::Default(more) => write_line(out, &option, &format!("{unit}default{more}"))?,
+            }
+        }
+        for (device, origin) in self.options.devices().iter().zip(&self.origins.devices) {
+            writeln!(out)?;
+            write_line(out, "[[device]]", &format!("{file}:{}", origin.line))?;
+            self.write_device(out, device, origin)?;
+        }
+        out.flush()
+    }
+
+    fn write_device(
+        &self,
+        out: &mut dyn Write,
+        device: &Device,
+        origin: &DeviceOrigin,
+    ) -> io::Result<()> {
+        // Reading refuses quotes and backslashes in these, so none needs an escape.
+        let kind = Some(kind_name(device.kind));
+        let texts = [
+            ("dn", device.dn.as_deref(), origin.dn),
+            ("prefix", device.prefix.as_deref(), origin.prefix),
+            ("type", kind, origin.kind),
+            ("contact", Some(device.contact.as_str()), origin.contact),
+        ];
+        let file = &self.origins.file;
+        for (name, value, line) in texts {
+            if let (Some(value), Some(line)) = (value, line) {
+                write_line(out, &format!("{name} = \"{value}\""), &format!("{file}:{line}"))?;
+            }
+        }
+        let name = RETRY_AFTER.name;
+        let own = |delay: Duration| format!("TServer = {{ {name} = {} }}", delay.as_millis());
+        match (device.retry_after, origin.retry_after) {
+            (Some(delay), Some(line)) => {
+                write_line(out, &own(delay), &format!("ms, {file}:{line}"))
+            }
+            // A comment, or the text would give the device a value of its own.
+            (Some(_), None) | (None, _) => {
+                let inherited = format!("# {}", own(self.options.retry_after));
+                write_line(out, &inherited, "ms, inherited from [TServer]")
+            }
+        }
+    }
+}
+
+fn write_line(out: &mut dyn Write, option: &str, origin: &str) -> io::Result<()> {
+    writeln!(out, "{option:<ORIGIN_COLUMN$} # {origin}")
+}

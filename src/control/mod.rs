@@ -1,0 +1,12 @@
+//! The control plane: what a person or a supervisor says to the server.
+//!
+//! It speaks to shards by [`Command`](crate::shard::Command) and [`Report`](crate::shard::Report)
+//! only.
+
+// Files, threads and the clock belong here, apart from the protocol core.
+#![allow(clippy::disallowed_methods, clippy::disallowed_types)]
+
+pub mod config;
+pub mod limits;
+pub mod serve;
+mod stats;

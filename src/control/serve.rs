@@ -1,0 +1,226 @@
+//! From the configuration to the last line of the log.
+//!
+//! | signal | what happens |
+//! |---|---|
+//! | SIGTERM, SIGINT | no new calls; ends when no call is left, or a little after `drain-timeout` |
+//! | the same again | ends at once, exit code 128 + its number |
+//! | SIGUSR1 | one line of statistics for each shard, and their sum |
+
+use std::fmt;
+use std::io::{self, IsTerminal};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::time::{Instant, sleep_until, timeout};
+use tracing_subscriber::EnvFilter;
+
+use super::config::{Config, Cores};
+use super::limits::{self, LimitError};
+use super::stats;
+use crate::key::ShardId;
+use crate::net::CLOSE_TIMEOUT;
+use crate::shard::{self, Command, Plan, Report, Shards, StartError, cores};
+
+/// After the deadline of a drain: time for the answers to the last BYEs.
+const DRAIN_GRACE: Duration = Duration::from_secs(3);
+/// How long shards may take to end once they are told to.
+const STOP_TIMEOUT: Duration = CLOSE_TIMEOUT.saturating_mul(3);
+
+/// Why the server ended, when it was not asked to or could not wait.
+#[derive(Debug)]
+pub enum ServeError {
+    /// The environment does not allow enough.
+    Limit(LimitError),
+    /// The shards did not start.
+    Start(StartError),
+    /// The control runtime could not be made.
+    Runtime(io::Error),
+    /// A shard ended on its own: a panic, which is a bug.
+    ShardDied(ShardId),
+    /// A second signal of this number cut the drain short.
+    Signalled(i32),
+}
+
+impl ServeError {
+    /// The exit code of the process: 128 and the number for a signal, else 1.
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Self::Signalled(number) => u8::try_from(128 + number).unwrap_or(1),
+            Self::Limit(_) | Self::Start(_) | Self::Runtime(_) | Self::ShardDied(_) => 1,
+        }
+    }
+}
+
+impl fmt::Display for ServeError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Limit(error) => error.fmt(f),
+            Self::Start(error) => error.fmt(f),
+            Self::Runtime(error) => write!(f, "cannot start the control thread: {error}"),
+            Self::ShardDied(ShardId(shard)) => write!(f, "shard {shard} ended on its own"),
+            Self::Signalled(number) => write!(f, "signal {number} cut the drain short"),
+        }
+    }
+}
+
+impl std::error::Error for ServeError {}
+
+/// Serves until a signal ends it. Logs to standard error, `RUST_LOG` says how much (`info`).
+///
+/// # Errors
+/// What [`ServeError`] names; [`ServeError::exit_code`] is for the caller to use.
+pub fn run(config: Config) -> Result<(), ServeError> {
+    // A test may have set one already.
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+    let _ = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_ansi(io::stderr().is_terminal())
+        .with_writer(io::stderr)
+        .try_init();
+
+    let cores = match config.server.cores {
+        Cores::All => cores::available(),
+        Cores::List(cores) => cores,
+    };
+    let flows_max = u64::from(config.options.limits.flows_max);
+    let flows =
+        limits::prepare(cores.len(), config.server.listen.len()).map_err(ServeError::Limit)?;
+    if flows < flows_max {
+        tracing::warn!(
+            "RLIMIT_NOFILE leaves each shard {flows} flows, flows-max is {flows_max}: further \
+             connections will wait, see tuning/README.md"
+        );
+    }
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(ServeError::Runtime)?;
+    let signals = {
+        let _context = runtime.enter();
+        Signals::new().map_err(ServeError::Runtime)?
+    };
+    let plan = Plan { listen: config.server.listen, cores, options: Arc::new(config.options) };
+    let shards = shard::start(plan).map_err(ServeError::Start)?;
+    let addresses: Vec<_> =
+        shards.listen().iter().map(|address| format!("tcp:{address}")).collect();
+    tracing::info!("listening on {} with {} shards", addresses.join(" "), shards.count());
+    runtime.block_on(supervise(shards, signals, config.server.drain_timeout))
+}
+
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+    user1: Signal,
+}
+
+impl Signals {
+    fn new() -> io::Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            user1: signal(SignalKind::user_defined1())?,
+        })
+    }
+}
+
+/// Where the server is in its life.
+enum Phase {
+    Serving,
+    Draining { drained: usize, give_up: Instant },
+}
+
+async fn supervise(
+    mut shards: Shards,
+    mut signals: Signals,
+    drain_timeout: Duration,
+) -> Result<(), ServeError> {
+    let mut phase = Phase::Serving;
+    let mut died = None;
+    loop {
+        let give_up = match phase {
+            Phase::Serving => None,
+            Phase::Draining { drained, .. } if drained >= shards.count() => break,
+            Phase::Draining { give_up, .. } => Some(give_up),
+        };
+        let number = tokio::select! {
+            _ = signals.terminate.recv() => SignalKind::terminate().as_raw_value(),
+            _ = signals.interrupt.recv() => SignalKind::interrupt().as_raw_value(),
+            _ = signals.user1.recv() => {
+                stats::log(&shards.snapshots().await);
+                continue;
+            }
+            report = shards.report() => {
+                match report {
+                    Some(Report::Drained(ShardId(shard))) => {
+                        tracing::info!(shard, "drained");
+                        if let Phase::Draining { drained, .. } = &mut phase {
+                            *drained += 1;
+                        }
+                    }
+                    Some(Report::Ended(shard, _)) => {
+                        // Its listeners stay open and accept nothing: better a new process.
+                        tracing::error!(shard = shard.0, "shard ended on its own");
+                        died = Some(shard);
+                        break;
+                    }
+                    Some(Report::Listening(_) | Report::Failed(..)) => {}
+                    None => break,
+                }
+                continue;
+            }
+            () = async { sleep_until(give_up.unwrap_or_else(Instant::now)).await },
+                if give_up.is_some() =>
+            {
+                tracing::warn!("calls were left when the drain was given up");
+                break;
+            }
+        };
+        match phase {
+            Phase::Serving => {
+                let patience = drain_timeout;
+                tracing::info!(signal = number, ?patience, "draining");
+                shards.tell(|| Command::Drain { patience }).await;
+                let give_up = Instant::now() + patience + DRAIN_GRACE;
+                phase = Phase::Draining { drained: 0, give_up };
+            }
+            Phase::Draining { .. } => return Err(ServeError::Signalled(number)),
+        }
+    }
+    let alive = shards.count() - usize::from(died.is_some());
+    stop(shards, signals, alive).await?;
+    died.map_or(Ok(()), |shard| Err(ServeError::ShardDied(shard)))
+}
+
+/// Ends the shards and says what they counted.
+async fn stop(mut shards: Shards, mut signals: Signals, alive: usize) -> Result<(), ServeError> {
+    shards.tell(|| Command::Stop).await;
+    let mut last = Vec::new();
+    let mut ended = 0;
+    let all = timeout(STOP_TIMEOUT, async {
+        while ended < alive {
+            tokio::select! {
+                report = shards.report() => match report {
+                    Some(Report::Ended(_, snapshot)) => {
+                        ended += 1;
+                        last.extend(snapshot);
+                    }
+                    Some(_) => {}
+                    None => break,
+                },
+                _ = signals.terminate.recv() => return Some(SignalKind::terminate()),
+                _ = signals.interrupt.recv() => return Some(SignalKind::interrupt()),
+            }
+        }
+        None
+    })
+    .await;
+    match all {
+        Ok(None) => shards.join(),
+        Ok(Some(signal)) => return Err(ServeError::Signalled(signal.as_raw_value())),
+        Err(_) => tracing::warn!("shards were left behind: they did not end in time"),
+    }
+    last.sort_by_key(|snapshot| snapshot.shard);
+    stats::log(&last);
+    Ok(())
+}
