@@ -40,14 +40,6 @@ const SIP: [&[&str]; 6] = [
 /// What `sip` re-exports and its modules name by that shorter path, with the module it is in.
 const RE_EXPORTED: [(&str, &str); 1] = [("Token", "token")];
 
-/// Imports that go the wrong way and are known: file, what it names, why. One that is no longer
-/// needed fails too.
-const KNOWN: [(&str, &str, &str); 3] = [
-    ("src/sip/timer.rs", "crate::sip::session::LegId", "a name, plain data: belongs to `key`"),
-    ("src/sip/transaction/client.rs", "crate::sip::session::LegId", "as above"),
-    ("src/sip/transaction/client.rs", "crate::sip::recovery::Cause", "a verdict on a response"),
-];
-
 /// What the protocol and the base must not name: they are deterministic, synchronous, total.
 const BANNED: [(&str, &str); 13] = [
     ("std::fs", "files belong to control"),
@@ -321,10 +313,6 @@ fn violations(file: &str, source: &str) -> Vec<String> {
     }
     let is_core = matches!(own, "base" | "sip");
     for Named { path, line } in paths(source, &module) {
-        let shown = path.join("::");
-        if KNOWN.iter().any(|(known, name, _)| *known == file && *name == shown) {
-            continue;
-        }
         let mut report = |what: String| found.push(format!("{file}:{line}: {what}"));
         if let Some((first, rest)) = path.split_first()
             && first == "crate"
@@ -420,18 +408,6 @@ fn every_import_goes_down_and_the_core_names_no_socket_file_thread_or_clock() {
     let found: Vec<_> =
         sources.iter().flat_map(|(file, source)| violations(file, source)).collect();
     assert!(found.is_empty(), "\n{}", found.join("\n"));
-}
-
-#[test]
-fn every_known_exception_is_still_needed() {
-    let sources = all_sources();
-    for (file, name, _) in KNOWN {
-        let source = sources.iter().find(|(other, _)| other == file).map(|(_, text)| text);
-        let needed = source.is_some_and(|source| {
-            paths(source, &module_of(file)).iter().any(|named| named.path.join("::") == name)
-        });
-        assert!(needed, "{file} no longer names {name}: take it off the list");
-    }
 }
 
 #[test]
