@@ -24,8 +24,6 @@ use crate::peer::{MS, SEC, T1};
 use crate::scenario::ANSWERS_THAT_START_A_WAIT;
 use crate::truth::{Ended, Side, Truth};
 
-/// TEMPORARY
-pub(crate) const KNOWN: bool = false;
 /// How late the server may be: one tick of its wheel, and one for what a turn may leave over.
 const TICKS: u64 = 2 * MS;
 /// What an attempt may need to get through a healed network, connecting included.
@@ -199,12 +197,6 @@ impl Oracle {
         let target = self.flows.remove(&(shard, flow));
         if let Some(flow) = target.filter(|flow| flow.opening) {
             self.opening.remove(&(shard, flow.peer));
-            // Attempts may also wait for the connection itself.
-            for leg in 0..self.legs.len() {
-                if self.is_overdue(leg, now) && self.is_peer(leg, flow.peer) {
-                    self.fail(truth, now, leg, None);
-                }
-            }
         }
         for leg in self.on_flow.remove(&(shard, flow)).unwrap_or_default() {
             let Some(operation) = self.legs[leg].operations.last_mut() else { continue };
@@ -214,15 +206,6 @@ impl Oracle {
                 self.fail(truth, now, leg, None);
             }
         }
-    }
-
-    fn is_peer(&self, leg: usize, addr: SocketAddr) -> bool {
-        self.addresses.get(&addr) == Some(&self.legs[leg].peer)
-    }
-
-    fn is_overdue(&self, leg: usize, now: u64) -> bool {
-        let operation = self.legs[leg].operations.last();
-        matches!(operation.map(|op| op.phase), Some(Phase::Waiting { due, .. }) if due <= now)
     }
 
     fn deadline(&self, leg: usize) -> Option<u64> {
@@ -303,12 +286,9 @@ impl Oracle {
             match owed {
                 Owed::Retry { leg, due } => {
                     let phase = self.legs[leg].operations.last().map(|op| op.phase);
-                    let waiting = matches!(phase, Some(Phase::Waiting { due: d, .. }) if d == due);
-                    let connecting = self
-                        .flows
-                        .values()
-                        .any(|flow| flow.opening && self.is_peer(leg, flow.peer));
-                    if waiting && !connecting && !self.legs[leg].ended {
+                    let waiting =
+                        matches!(phase, Some(Phase::Waiting { due: d, exact: true }) if d == due);
+                    if waiting && !self.legs[leg].ended {
                         truth.failures.push(format!(
                             "call {}: no attempt at {due}, when the wait of {} ended",
                             self.legs[leg].call, self.legs[leg].call_id
@@ -424,7 +404,6 @@ impl Oracle {
         let status = msg.status();
         let last_operation = index + 1 == self.legs[leg].operations.len();
         let (peer, call) = (self.legs[leg].peer, self.legs[leg].call);
-        let given_up = KNOWN && self.legs[leg].failed;
         let operation = &mut self.legs[leg].operations[index];
         let current = number == operation.current;
         let first = number == 0;
@@ -460,7 +439,7 @@ impl Oracle {
         let failed = matches!(before, State::Failed { .. });
         let under_way = if failed { waiting } else { current };
         let matters = last_operation && under_way;
-        if (status >= 300 || offered || !matters) && (!given_up || failed) {
+        if status >= 300 || offered || !matters {
             let repeated = matches!(before, State::Final { .. });
             if !repeated || (200..300).contains(&status) {
                 self.acks.insert((leg, attempt.msg.cseq().0));
@@ -477,6 +456,9 @@ impl Oracle {
             return;
         }
         let decisive = matters && operation.phase != Phase::Over;
+        if decisive {
+            operation.current = number;
+        }
         if status < 300 {
             if decisive {
                 if operation.first_failure.is_some() {
@@ -500,6 +482,7 @@ impl Oracle {
         match status {
             503 if ANSWERS_THAT_START_A_WAIT && (error_info || retry_after.is_some()) => {
                 truth.cover("503 that starts a wait");
+                self.disturbed(peer, now);
                 let delay = self.rules[peer].delay;
                 let wait = match (error_info, retry_after) {
                     (true, None) => None,
@@ -511,7 +494,7 @@ impl Oracle {
             500 if ANSWERS_THAT_START_A_WAIT && retry_after.is_some() && !first => {
                 self.fail(truth, now, leg, retry_after)
             }
-            491 if ANSWERS_THAT_START_A_WAIT && !first => {
+            491 if ANSWERS_THAT_START_A_WAIT && !first && !operation.cancelled => {
                 operation.phase = Phase::Waiting { due: now, exact: false };
             }
             _ => operation.phase = Phase::Over,
@@ -571,7 +554,7 @@ impl Oracle {
             truth.cover("request sent again over a new flow");
             return;
         }
-        if cseq <= self.legs[leg].cseq && !(KNOWN && msg.method() == "BYE") {
+        if cseq <= self.legs[leg].cseq {
             truth.failures.push(format!("{msg}: CSeq after {}", self.legs[leg].cseq));
         }
         let before = std::mem::replace(&mut self.legs[leg].cseq, cseq);

@@ -18,6 +18,8 @@ pub(crate) struct Client {
     pub(crate) provisional: bool,
     pub(crate) cancelled: bool,
     pub(crate) outcome: Option<Outcome>,
+    /// The flow that the final response came on.
+    answered_on: usize,
     /// The offer was left to the other end.
     pub(crate) delayed_offer: bool,
 }
@@ -216,6 +218,7 @@ impl Peer {
             provisional: false,
             cancelled: false,
             outcome: None,
+            answered_on: usize::MAX,
             delayed_offer,
         };
         self.client_of.insert(msg.branch(), self.clients.len());
@@ -282,6 +285,7 @@ impl Peer {
             provisional: false,
             cancelled: false,
             outcome: None,
+            answered_on: usize::MAX,
             delayed_offer: false,
         });
         let key = format!("{} CANCEL", request.branch());
@@ -309,7 +313,8 @@ impl Peer {
         let leg = client.leg;
         if msg.status() < 200 {
             client.provisional = true;
-            if matches!(client.outcome, Some(Outcome::Final(..))) {
+            // On another flow it may have been overtaken.
+            if matches!(client.outcome, Some(Outcome::Final(..))) && conn == client.answered_on {
                 ctx.fail(format!("{} received {msg} after a final response", self.name));
             }
             return self.on_provisional(ctx, index, msg);
@@ -325,6 +330,7 @@ impl Peer {
         }
         let relayed = msg.number("X-Sim-Response").is_some();
         // Also when the flow was lost meanwhile: a late 2xx is acknowledged all the same.
+        client.answered_on = conn;
         client.outcome = Some(Outcome::Final(msg.status(), relayed));
         if invite {
             self.on_invite_final(ctx, index, conn, msg);

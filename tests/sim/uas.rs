@@ -167,10 +167,15 @@ impl Peer {
         let msg = self.served[served].request.clone();
         let (call, side) = (self.legs[leg].call, self.legs[leg].side);
         self.check_booked(ctx, served, call, side);
+        if self.legs[leg].remote_tag.is_empty() {
+            // The INVITE of this leg was lost with its flow before any answer came.
+            ctx.truth.cover("request in a dialog that its caller does not know yet");
+            return self.answer(ctx, served, 481);
+        }
         self.check_dialog(ctx, leg, &msg);
         let (cseq, method) = (msg.cseq().0, msg.method().to_owned());
         let l = &mut self.legs[leg];
-        if cseq == l.remote_cseq && !(crate::oracle::KNOWN && method == "BYE") {
+        if cseq == l.remote_cseq {
             // Dropped, as deployed stacks do.
             ctx.fail(format!("{} received {msg}: CSeq did not rise", self.name));
             return;
@@ -559,12 +564,16 @@ impl Peer {
         if tx.rseq.is_none() || tx.status.is_some() || tx.dropped {
             return;
         }
-        if interval >= 64 * T1 {
+        if interval >= 32 * T1 {
+            self.served[served].rseq = None;
             return self.answer(ctx, served, 504);
         }
         let bytes = tx.last.clone().unwrap_or_default();
         self.respond(ctx, served, bytes);
-        ctx.after(2 * interval, PeerTimer::RepeatReliable { served, interval: 2 * interval });
+        // The sum of all is 64·T1.
+        let next = 2 * interval;
+        let wait = if next >= 32 * T1 { next + T1 } else { next };
+        ctx.after(wait, PeerTimer::RepeatReliable { served, interval: next });
     }
 
     /// True when this peer owes nobody an answer and waits for none.
