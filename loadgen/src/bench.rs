@@ -35,7 +35,7 @@ pub(crate) async fn calls(
     let round = Round::new(Step::Cycle, args.in_flight);
     let mut benched = measure(&mut run, "calls", round, &args.time).await?;
     benched.parameters.in_flight = args.in_flight;
-    finish(&mut run, benched, seed, &args.common, "calls")
+    finish(&mut run, benched, seed, &args.common, "calls").await
 }
 
 /// Re-INVITE, ACK, again and again on standing calls.
@@ -60,7 +60,7 @@ pub(crate) async fn reinvites(
     benched.failed += not_set_up + run.wire.engine.borrow().round.failed;
     benched.parameters.calls = args.calls;
     benched.parameters.in_flight = in_flight;
-    finish(&mut run, benched, seed, &args.common, "reinvites")
+    finish(&mut run, benched, seed, &args.common, "reinvites").await
 }
 
 async fn measure(run: &mut Run, what: &str, round: Round, time: &Time) -> Result<Benched, End> {
@@ -125,7 +125,7 @@ async fn spin(run: &mut Run, what: &str, duration: Duration, doing: &str) -> Res
     Ok(())
 }
 
-fn finish(
+async fn finish(
     run: &mut Run,
     mut benched: Benched,
     seed: u64,
@@ -136,8 +136,18 @@ fn finish(
     benched.seed = seed;
     benched.parameters.callee_connections = common.callee_connections;
     benched.parameters.caller_connections = common.caller_connections;
-    benched.violations = run.wire.engine.borrow().violations;
-    benched.complaint = run.end();
+    // A caller's BYE may be answered before the callee has its own.
+    let drain = Instant::now() + DRAIN_MAX;
+    while Instant::now() < drain && run.wire.engine.borrow().legs_left() > 0 {
+        run.tick(|engine| format!("waiting for {} callees to be told", engine.legs_left())).await?;
+    }
+    benched.violations = run.wire.with(|engine, _| {
+        engine.violations.bye_missing += engine.legs_left();
+        engine.violations.ack_missing +=
+            engine.answered.iter().filter(|leg| leg.ack_due).count() as u64;
+        engine.violations
+    });
+    benched.complaint = run.end().await;
     let good = benched.failed == 0
         && benched.done > 0
         && benched.complaint.is_none()

@@ -67,7 +67,7 @@ pub(crate) async fn run(
     drilled.server = usage;
     drilled.generator = Usage::of(std::process::id()).unwrap_or_default();
     drilled.generator_recovery_cpu_seconds = own_recovery;
-    if let Some(complaint) = run.end() {
+    if let Some(complaint) = run.end().await {
         drilled.failures.push(complaint);
         drilled.verdict = Verdict::Fail;
     }

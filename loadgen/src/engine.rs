@@ -364,6 +364,11 @@ impl Engine {
         self.pump(now);
     }
 
+    /// Calls that their callees think to be up.
+    pub(crate) fn legs_left(&self) -> u64 {
+        self.answered.iter().filter(|leg| leg.up).count() as u64
+    }
+
     /// True when nothing of the round is left.
     pub(crate) fn round_is_over(&self) -> bool {
         self.round.in_flight == 0 && self.round.next as usize >= self.calls.len()

@@ -282,11 +282,18 @@ impl Run {
     }
 
     /// Ends the server, if it was started here; what was wrong with its end.
-    pub(crate) fn end(&mut self) -> Option<String> {
+    ///
+    /// Callers and callees answer meanwhile: a server that drains waits for them.
+    pub(crate) async fn end(&mut self) -> Option<String> {
+        let began = Instant::now();
+        if self.server.ask_to_end() {
+            while began.elapsed() < server::STOP_MAX && self.server.has_ended().is_none() {
+                glommio::timer::sleep(Duration::from_millis(5)).await;
+            }
+        }
         self.progress.end();
-        let lost = self.server_lost.take();
-        let complaint = self.server.stop();
-        lost.or(complaint)
+        let complaint = self.server.clear_up();
+        self.server_lost.take().or(complaint)
     }
 }
 

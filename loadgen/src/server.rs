@@ -18,8 +18,8 @@ use crate::usage::Usage;
 
 /// How long it may take to listen.
 const START_MAX: Duration = Duration::from_secs(10);
-/// How long it may take to end after SIGTERM.
-const STOP_MAX: Duration = Duration::from_secs(5);
+/// How long it may take to end after SIGTERM: `drain-timeout` below and its own grace.
+pub(crate) const STOP_MAX: Duration = Duration::from_secs(10);
 /// Bytes of its log shown when it fails.
 const LOG_SHOWN: usize = 2000;
 
@@ -80,6 +80,8 @@ pub(crate) struct Server {
 #[derive(Debug)]
 struct Own {
     child: Child,
+    /// It was sent SIGTERM.
+    asked: bool,
     dir: PathBuf,
 }
 
@@ -125,7 +127,7 @@ impl Server {
             End::usage(format!("cannot start the server {}: {e}{hint}", program.display()))
         })?;
         let pid = Some(child.id());
-        let mut server = Self { address, pid, own: Some(Own { child, dir }) };
+        let mut server = Self { address, pid, own: Some(Own { child, asked: false, dir }) };
         server.wait_until_it_listens()?;
         Ok(server)
     }
@@ -170,12 +172,33 @@ impl Server {
         self.pid.and_then(Usage::of)
     }
 
-    /// Ends a server that was started here: SIGTERM, and SIGKILL when that does not help.
-    ///
-    /// Gives what was wrong with its end.
-    pub(crate) fn stop(&mut self) -> Option<String> {
-        let mut own = self.own.take()?;
-        let complaint = end_child(&mut own.child);
+    /// Asks a server that was started here to end; false when there is none (any more).
+    pub(crate) fn ask_to_end(&mut self) -> bool {
+        let running = self.own.is_some() && self.has_ended().is_none();
+        if let Some(own) = self.own.as_mut().filter(|_| running) {
+            own.asked = true;
+            terminate(own.child.id());
+        }
+        running
+    }
+
+    /// Kills what has not ended on being asked, and clears up. Gives what was wrong with its end.
+    pub(crate) fn clear_up(&mut self) -> Option<String> {
+        let own = self.own.as_mut()?;
+        let complaint = match (own.child.try_wait(), own.asked) {
+            (Ok(Some(status)), false) => Some(format!("the server had ended before: {status}")),
+            (Ok(Some(status)), true) if status.success() || status.signal() == Some(15) => None,
+            (Ok(Some(status)), true) => Some(format!("the server ended badly: {status}")),
+            (Ok(None), _) => {
+                let _ = own.child.kill();
+                let _ = own.child.wait();
+                let seconds = STOP_MAX.as_secs();
+                Some(format!("the server did not end {seconds} s after SIGTERM and was killed"))
+            }
+            (Err(e), _) => Some(format!("cannot wait for the server: {e}")),
+        };
+        let complaint = complaint.map(|complaint| complaint + &self.last_words());
+        let own = self.own.take()?;
         let _ = fs::remove_dir_all(&own.dir);
         complaint
     }
@@ -183,27 +206,16 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        self.stop();
-    }
-}
-
-fn end_child(child: &mut Child) -> Option<String> {
-    if let Ok(Some(status)) = child.try_wait() {
-        return Some(format!("the server had ended before: {status}"));
-    }
-    terminate(child.id());
-    let began = Instant::now();
-    while began.elapsed() < STOP_MAX {
-        match child.try_wait() {
-            Ok(Some(status)) if status.success() || status.signal() == Some(15) => return None,
-            Ok(Some(status)) => return Some(format!("the server ended badly: {status}")),
-            Ok(None) => thread::sleep(Duration::from_millis(10)),
-            Err(e) => return Some(format!("cannot wait for the server: {e}")),
+        if !self.ask_to_end() {
+            self.clear_up();
+            return;
         }
+        let began = Instant::now();
+        while began.elapsed() < STOP_MAX && self.has_ended().is_none() {
+            thread::sleep(Duration::from_millis(10));
+        }
+        self.clear_up();
     }
-    let _ = child.kill();
-    let _ = child.wait();
-    Some(format!("the server ignored SIGTERM for {} s and was killed", STOP_MAX.as_secs()))
 }
 
 /// Sends SIGTERM to process `pid`, which this program started.
