@@ -4,6 +4,7 @@
 #![allow(clippy::print_stdout, clippy::disallowed_methods, clippy::disallowed_types)]
 
 mod log;
+mod mass;
 mod message;
 mod network;
 mod oracle;
@@ -11,6 +12,8 @@ mod peer;
 mod rng;
 mod runner;
 mod scenario;
+mod scenarios;
+mod script;
 mod server;
 mod truth;
 mod uac;
