@@ -233,11 +233,6 @@ impl World {
         result
     }
 
-    /// The link of a peer's flow.
-    pub(crate) fn link_of(&self, peer: usize, conn: usize) -> Option<LinkId> {
-        self.links.get(&(peer, conn)).copied()
-    }
-
     fn write(&mut self, link: LinkId, owner: Owner, bytes: &[u8]) {
         let end = usize::from(self.net.links[link].owners[0] != owner);
         let cut = scenario::fault_at_write(self, link, end, bytes);
