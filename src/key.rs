@@ -51,6 +51,41 @@ keys! {
     TimerKey
 }
 
+/// Which leg of a call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Side {
+    /// The caller's.
+    A,
+    /// The callee's.
+    B,
+}
+
+impl Side {
+    /// The other leg.
+    pub fn other(self) -> Self {
+        match self {
+            Self::A => Self::B,
+            Self::B => Self::A,
+        }
+    }
+}
+
+/// Names a leg.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LegId {
+    /// The call.
+    pub call: CallId,
+    /// Which of its two legs.
+    pub side: Side,
+}
+
+impl LegId {
+    /// The other leg of the call.
+    pub fn other(self) -> Self {
+        Self { call: self.call, side: self.side.other() }
+    }
+}
+
 /// A vector with holes: O(1) insertion, removal and look-up; keys that are never reused.
 ///
 /// Iteration is by position, so it is the same in every run. When the last item of a slab that grew

@@ -1,12 +1,14 @@
 //! The callees: they answer, keep their dialogs across an outage, and check what is sent again.
 
+use std::time::Instant;
+
 use crate::engine::{Answered, Engine, Place, Reply, Step, digest};
 use crate::message::{self, Message, Method, Start};
 use crate::name::{self, Direction};
 use crate::text;
 
 impl Engine {
-    pub(crate) fn on_callee_message(&mut self, place: Place, message: &Message<'_>) {
+    pub(crate) fn on_callee_message(&mut self, place: Place, message: &Message<'_>, now: Instant) {
         let Start::Request(method) = message.start else {
             // Callees send no requests.
             self.violations.stray += 1;
@@ -16,7 +18,7 @@ impl Engine {
         match (tag.split_first(), method) {
             (None, Method::Invite) => self.on_new_invite(place, message),
             (Some((b'd', name)), _) => match self.find(name) {
-                Some(index) => self.on_request_inside(place, index, method, message),
+                Some(index) => self.on_request_inside(place, index, method, message, now),
                 None => self.refuse(place, method, message),
             },
             // Keep-alives by OPTIONS and the like.
@@ -77,6 +79,7 @@ impl Engine {
         index: u32,
         method: Method,
         message: &Message<'_>,
+        now: Instant,
     ) {
         let leg = &mut self.answered[index as usize];
         if leg.identity != identity(message) {
@@ -95,7 +98,7 @@ impl Engine {
                 leg.cseq = leg.cseq.max(message.cseq);
                 self.respond(place, message, "200 OK");
             }
-            Method::Invite => self.on_reinvite(place, index, message),
+            Method::Invite => self.on_reinvite(place, index, message, now),
             Method::Cancel | Method::Other => {
                 leg.cseq = leg.cseq.max(message.cseq);
                 self.respond(place, message, "200 OK");
@@ -103,12 +106,12 @@ impl Engine {
         }
     }
 
-    fn on_reinvite(&mut self, place: Place, index: u32, message: &Message<'_>) {
+    fn on_reinvite(&mut self, place: Place, index: u32, message: &Message<'_>, now: Instant) {
         let (branch, body) = (digest(&[message.branch]), digest(&[message.body]));
         let leg = &mut self.answered[index as usize];
         let drill = &mut self.calls[index as usize].drill;
-        if drill.reset_at.is_some() && drill.hold.is_none() && !drill.resent {
-            drill.resent = true;
+        if drill.reset_at.is_some() && drill.hold.is_none() && drill.resent_at.is_none() {
+            drill.resent_at = Some(now);
             self.counts.resent += 1;
         }
         if branch == leg.branch {

@@ -203,7 +203,8 @@ fn earliest(args: &DrillArgs) -> Duration {
 }
 
 fn judge(engine: &mut Engine, args: &DrillArgs, setup_took: Duration) -> Drilled {
-    let (mut recovery, mut excess, mut release) = (Latency::new(), Latency::new(), Latency::new());
+    let (mut resend, mut recovery, mut excess, mut release) =
+        (Latency::new(), Latency::new(), Latency::new(), Latency::new());
     let earliest = earliest(args);
     let mut drilled = Drilled::new(args);
     let mut reasons: BTreeMap<String, u64> = BTreeMap::new();
@@ -219,7 +220,10 @@ fn judge(engine: &mut Engine, args: &DrillArgs, setup_took: Duration) -> Drilled
         engine.violations.never_answered +=
             u64::from(call.unanswered && drill.released_at.is_some());
         drilled.calls.outstanding += u64::from(drill.reset_at.is_some());
-        drilled.calls.resent += u64::from(drill.resent);
+        drilled.calls.resent += u64::from(drill.resent_at.is_some());
+        if let (Some(reset), Some(at)) = (drill.reset_at, drill.resent_at) {
+            resend.add(at.saturating_duration_since(reset));
+        }
         if let Some(at) = drill.released_at {
             drilled.calls.released += 1;
             release.add(at.saturating_duration_since(drill.reset_at.unwrap_or(at)));
@@ -246,6 +250,7 @@ fn judge(engine: &mut Engine, args: &DrillArgs, setup_took: Duration) -> Drilled
     }
     drilled.calls.not_set_up = engine.calls.len() as u64 - drilled.calls.set_up;
     drilled.failures = reasons.iter().map(|(why, count)| format!("{count} calls: {why}")).collect();
+    drilled.resend_latency_ms = resend.figures();
     drilled.recovery_latency_ms = recovery.figures();
     drilled.excess_ms = excess.figures();
     drilled.release_latency_ms = release.figures();

@@ -62,8 +62,8 @@ pub(crate) struct Drill {
     pub(crate) bye: Option<u16>,
     /// When the server ended the call.
     pub(crate) released_at: Option<Instant>,
-    /// The callee got the re-INVITE again after the reset.
-    pub(crate) resent: bool,
+    /// When the callee read the re-INVITE again after the reset.
+    pub(crate) resent_at: Option<Instant>,
 }
 
 /// A call on the callee's side.
@@ -340,7 +340,7 @@ impl Engine {
     pub(crate) fn on_message(&mut self, place: Place, message: &Message<'_>, now: Instant) {
         match place.side {
             Side::Caller => self.on_caller_message(place, message, now),
-            Side::Callee => self.on_callee_message(place, message),
+            Side::Callee => self.on_callee_message(place, message, now),
         }
     }
 

@@ -135,6 +135,8 @@ fn executor(common: &Common) -> Result<LocalExecutor, End> {
         .name("loadgen")
         .io_memory(1 << 20)
         .ring_depth(512)
+        // glommio 0.9 may sleep on runnable tasks when this timer fires at the wrong moment.
+        .preempt_timer(Duration::from_secs(1))
         .make()
         .map_err(|e| End::usage(format!("cannot make an io_uring executor: {e}")))
 }

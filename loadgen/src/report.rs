@@ -31,6 +31,7 @@ pub(crate) struct Drilled {
     parameters: DrillParameters,
     pub(crate) calls: Counted,
     pub(crate) setup: Setup,
+    pub(crate) resend_latency_ms: Figures,
     pub(crate) recovery_latency_ms: Figures,
     pub(crate) excess_ms: Figures,
     pub(crate) release_latency_ms: Figures,
@@ -115,6 +116,7 @@ impl Drilled {
             },
             calls: Counted::default(),
             setup: Setup::default(),
+            resend_latency_ms: Figures::default(),
             recovery_latency_ms: Figures::default(),
             excess_ms: Figures::default(),
             release_latency_ms: Figures::default(),
@@ -158,6 +160,7 @@ impl Drilled {
         }
         let _ = writeln!(text, "\n{:<32}{}", "milliseconds", Figures::HEADINGS);
         for (label, figures) in [
+            ("sent again: reset to callee", self.resend_latency_ms),
             ("recovery: reset to answer", self.recovery_latency_ms),
             ("  beyond the delay", self.excess_ms),
             ("release: reset to BYE", self.release_latency_ms),

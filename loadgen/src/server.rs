@@ -38,7 +38,7 @@ pub(crate) struct Options<'a> {
 pub(crate) fn config(options: Options<'_>, callers: &[Party], callees: &[Party]) -> String {
     let Options { listen, cores, delay, window } = options;
     let mut text = format!(
-        "[server]\nlisten = [\"tcp:{listen}\"]\ncores = {cores:?}\n\n[TServer]\n\
+        "[server]\nlisten = [\"tcp:{listen}\"]\ncores = {cores:?}\ndrain-timeout = 2\n\n[TServer]\n\
          retry-after-reliable-transport-error = {delay}\nsip-invite-timeout = {window}\n"
     );
     for callee in callees {

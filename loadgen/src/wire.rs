@@ -18,8 +18,8 @@ use crate::message::{self, Frame};
 
 /// Bytes that one read may take; idle connections share the one buffer.
 const READ_BYTES: usize = 64 * 1024;
-/// Reads of one connection before the others have their turn.
-const READS_A_TURN: u32 = 4;
+/// What a connection that fills the buffer waits, so that the others have their turn.
+const OTHERS_TURN: Duration = Duration::from_micros(20);
 /// Bytes that may wait for a connection; one that has more is closed.
 const OUTBOX_BYTES_MAX: usize = 256 << 20;
 /// Connections of one run, closed ones included.
@@ -147,11 +147,10 @@ impl Wire {
     }
 
     async fn read(&self, conn: &Conn) {
-        let mut reads = 0;
-        while poll_fn(|cx| self.poll_read(conn, cx)).await {
-            reads += 1;
-            if reads % READS_A_TURN == 0 {
-                futures_lite::future::yield_now().await;
+        while let Some(len) = poll_fn(|cx| self.poll_read(conn, cx)).await {
+            if len == READ_BYTES {
+                // There is more. Not `yield_now`: a task that wakes itself goes before the sockets.
+                glommio::timer::sleep(OTHERS_TURN).await;
             }
         }
         self.close(conn);
@@ -166,10 +165,10 @@ impl Wire {
         }
     }
 
-    /// One read and what follows from it; false at the end of the stream.
-    fn poll_read(&self, conn: &Conn, cx: &mut Context<'_>) -> Poll<bool> {
+    /// One read and what follows from it: its length, or `None` at the end of the stream.
+    fn poll_read(&self, conn: &Conn, cx: &mut Context<'_>) -> Poll<Option<usize>> {
         if !conn.open.get() {
-            return Poll::Ready(false);
+            return Poll::Ready(None);
         }
         conn.reader.set(Some(cx.waker().clone()));
         if conn.paused.get() {
@@ -179,8 +178,10 @@ impl Wire {
         let read = Pin::new(&mut *conn.stream.borrow_mut()).poll_read(cx, &mut scratch);
         match read {
             Poll::Pending => Poll::Pending,
-            Poll::Ready(Ok(0) | Err(_)) => Poll::Ready(false),
-            Poll::Ready(Ok(len)) => Poll::Ready(self.on_bytes(conn, &scratch[..len])),
+            Poll::Ready(Ok(0) | Err(_)) => Poll::Ready(None),
+            Poll::Ready(Ok(len)) => {
+                Poll::Ready(self.on_bytes(conn, &scratch[..len]).then_some(len))
+            }
         }
     }
 

@@ -203,7 +203,7 @@ async fn stop(mut shards: Shards, mut signals: Signals, alive: usize) -> Result<
                 report = shards.report() => match report {
                     Some(Report::Ended(_, snapshot)) => {
                         ended += 1;
-                        last.extend(snapshot);
+                        last.extend(snapshot.map(|snapshot| *snapshot));
                     }
                     Some(_) => {}
                     None => break,

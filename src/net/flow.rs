@@ -28,6 +28,8 @@ pub(super) enum State {
     Open,
     /// The endpoint closed it: the outbox is written, what is read is thrown away.
     Closing,
+    /// The shard ends: the outbox is written.
+    Ending,
     /// The task has yet to say so.
     Failed(FlowError),
     /// Closed, and the patience is over.
@@ -91,7 +93,7 @@ impl Flow {
     pub(crate) fn send(&self, net: &Net, bytes: &[u8]) {
         match self.state.get() {
             State::Connecting | State::Open => {}
-            State::Closing | State::Failed(_) | State::Abandoned => return,
+            State::Closing | State::Ending | State::Failed(_) | State::Abandoned => return,
         }
         let mut outbox = self.outbox.borrow_mut();
         let flow_bytes = outbox.bytes.len() - outbox.written + bytes.len();
@@ -116,15 +118,25 @@ impl Flow {
 
     /// Writes what is queued, then closes; nothing read from now on is handed in.
     pub(crate) fn close(&self, net: &Net, now: Instant) {
+        self.leave(net, now, State::Closing);
+    }
+
+    /// Writes what is queued, then closes without waiting for the peer's end.
+    pub(super) fn end(&self, net: &Net, now: Instant) {
+        self.leave(net, now, State::Ending);
+    }
+
+    fn leave(&self, net: &Net, now: Instant, how: State) {
         match self.state.get() {
             State::Open => {
-                self.state.set(State::Closing);
+                self.state.set(how);
                 self.deadline.set(Some(now + CLOSE_TIMEOUT));
                 net.watch(self);
             }
+            State::Closing => self.state.set(how),
             // There is nobody to write to.
             State::Connecting | State::Failed(_) => self.state.set(State::Abandoned),
-            State::Closing | State::Abandoned => {}
+            State::Ending | State::Abandoned => {}
         }
         self.wake();
     }
@@ -133,7 +145,7 @@ impl Flow {
     pub(super) fn fail(&self, error: FlowError) {
         match self.state.get() {
             State::Connecting | State::Open => self.state.set(State::Failed(error)),
-            State::Closing => self.state.set(State::Abandoned),
+            State::Closing | State::Ending => self.state.set(State::Abandoned),
             State::Failed(_) | State::Abandoned => {}
         }
         self.wake();

@@ -140,11 +140,11 @@ impl Net {
         self.flows.borrow().len()
     }
 
-    /// Closes every flow: what is queued is written first, for at most [`CLOSE_TIMEOUT`].
-    pub(crate) fn close_all(&self, now: Instant) {
+    /// Ends every flow: what is queued is written first, for at most [`CLOSE_TIMEOUT`].
+    pub(crate) fn end_all(&self, now: Instant) {
         let flows: Vec<_> = self.flows.borrow().iter().map(|(_, flow)| Rc::clone(flow)).collect();
         for flow in flows {
-            flow.close(self, now);
+            flow.end(self, now);
         }
     }
 

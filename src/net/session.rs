@@ -79,6 +79,10 @@ impl Session {
                     ready!(self.poll_close(host.net(), cx));
                     return Poll::Ready(None);
                 }
+                State::Ending => {
+                    let _ = ready!(self.poll_write(host.net(), cx));
+                    return Poll::Ready(None);
+                }
                 State::Failed(error) => return Poll::Ready(Some(error)),
                 State::Abandoned => return Poll::Ready(None),
             }

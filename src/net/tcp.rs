@@ -119,7 +119,9 @@ async fn open<H: Host>(host: Rc<H>, flow: Rc<Flow>, timeout: Duration) {
                     connecting.as_mut().poll(cx).map(|opened| opened.map_err(Some))
                 }
                 State::Failed(error) => Poll::Ready(Err(Some(error))),
-                State::Open | State::Closing | State::Abandoned => Poll::Ready(Err(None)),
+                State::Open | State::Closing | State::Ending | State::Abandoned => {
+                    Poll::Ready(Err(None))
+                }
             }
         })
         .await

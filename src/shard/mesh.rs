@@ -81,16 +81,15 @@ pub(super) struct Link {
 pub(super) fn links(shards: usize) -> Vec<Vec<Option<Link>>> {
     let mut table: Vec<Vec<Option<Link>>> =
         (0..shards).map(|_| (0..shards).map(|_| None).collect()).collect();
-    for a in 0..shards {
-        for b in a + 1..shards {
+    for b in 0..shards {
+        let (rows, rest) = table.split_at_mut(b);
+        for (a, row) in rows.iter_mut().enumerate() {
             let (to_b, from_a) = mpsc::channel(PARCELS_MAX);
             let (to_a, from_b) = mpsc::channel(PARCELS_MAX);
             let (empty_to_a, spare_a) = mpsc::channel(PARCELS_MAX);
             let (empty_to_b, spare_b) = mpsc::channel(PARCELS_MAX);
-            table[a][b] =
-                Some(Link { to: to_b, from: from_b, spare: spare_a, emptied: empty_to_b });
-            table[b][a] =
-                Some(Link { to: to_a, from: from_a, spare: spare_b, emptied: empty_to_a });
+            row[b] = Some(Link { to: to_b, from: from_b, spare: spare_a, emptied: empty_to_b });
+            rest[0][a] = Some(Link { to: to_a, from: from_a, spare: spare_b, emptied: empty_to_a });
         }
     }
     table

@@ -154,16 +154,13 @@ impl<P: Protocol> Shard<P> {
     }
 
     fn send(&self, flow: FlowId, bytes: &[u8]) {
-        let places = self.places.borrow();
-        match places.get(flow) {
-            Some(Place::Here(flow)) => flow.send(&self.net, bytes),
-            Some(&Place::Remote { shard, flow: remote }) => {
-                if !self.mesh.send(shard, remote, bytes) {
-                    drop(places);
-                    self.fail_remote(flow, shard, remote);
-                }
-            }
-            None => {}
+        let (shard, remote) = match self.places.borrow().get(flow) {
+            Some(Place::Here(flow)) => return flow.send(&self.net, bytes),
+            Some(Place::Remote { shard, flow }) => (*shard, *flow),
+            None => return,
+        };
+        if !self.mesh.send(shard, remote, bytes) {
+            self.fail_remote(flow, shard, remote);
         }
     }
 

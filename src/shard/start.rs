@@ -57,7 +57,7 @@ pub enum Report {
     /// The drain is over: no call and no transaction is left.
     Drained(ShardId),
     /// It has ended, with what it counted; `None`: it did not end in order.
-    Ended(ShardId, Option<Snapshot>),
+    Ended(ShardId, Option<Box<Snapshot>>),
 }
 
 /// Why the shards did not start.
@@ -286,12 +286,12 @@ struct End {
     id: ShardId,
     reports: Reports,
     /// What it counted, when it ended in order.
-    last: Option<Snapshot>,
+    last: Option<Box<Snapshot>>,
 }
 
 impl Drop for End {
     fn drop(&mut self) {
-        self.reports.say(Report::Ended(self.id, self.last));
+        self.reports.say(Report::Ended(self.id, self.last.take()));
     }
 }
 
@@ -314,7 +314,7 @@ impl Birth {
             .preempt_timer(PREEMPT)
             .make()
             .map_err(|error| error.to_string())?;
-        end.last = executor.run(self.live(make));
+        end.last = executor.run(self.live(make)).map(Box::new);
         Ok(())
     }
 
@@ -379,9 +379,9 @@ async fn serve<P: Protocol>(
         task.cancel().await;
     }
     let began = shard.now();
-    shard.net.close_all(began);
+    shard.net.end_all(began);
     shard.rearm();
     while shard.net.flows() > 0 && shard.now().since(began) < CLOSE_TIMEOUT * 2 {
-        glommio::timer::sleep(Duration::from_millis(5)).await;
+        glommio::timer::sleep(Duration::from_millis(1)).await;
     }
 }

@@ -138,8 +138,10 @@ enum Recorded {
     Close { flow: FlowId, reason: CloseReason },
 }
 
-/// Bytes of capacity that [`Actions::clear`] keeps.
-const RETAINED_BYTES: usize = 1 << 20;
+/// Bytes of messages, and actions, that [`Actions::clear`] keeps room for: an ordinary turn fits, and
+/// the turn in which ten thousand calls lost their flow leaves nothing behind.
+const RETAINED_BYTES: usize = 1 << 18;
+const RETAINED_ACTIONS: usize = 1 << 10;
 
 impl Actions {
     /// An empty buffer.
@@ -161,6 +163,7 @@ impl Actions {
     pub fn clear(&mut self) {
         self.list.clear();
         self.bytes.clear();
+        self.list.shrink_to(RETAINED_ACTIONS);
         self.bytes.shrink_to(RETAINED_BYTES);
     }
 

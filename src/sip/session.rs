@@ -26,42 +26,9 @@ use super::recovery::{Cause, Decision, Phase, Recovery, decide};
 use super::timer::{T1, T1_64, T2, Timer};
 use super::token::Token;
 use super::transaction::{NewClient, Owner, Stack, write_cseq};
-use crate::key::{CallId, ClientId, FlowId, ServerId, TimerKey};
+use crate::key::{ClientId, FlowId, LegId, ServerId, TimerKey};
 use crate::options::DeviceId;
 use crate::time::Instant;
-
-/// Which leg of a call.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Side {
-    /// The caller's.
-    A,
-    /// The callee's.
-    B,
-}
-
-impl Side {
-    /// The other leg.
-    pub(super) fn other(self) -> Self {
-        match self {
-            Self::A => Self::B,
-            Self::B => Self::A,
-        }
-    }
-}
-
-/// Names a leg.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct LegId {
-    pub(super) call: CallId,
-    pub(super) side: Side,
-}
-
-impl LegId {
-    /// The other leg of the call.
-    pub(super) fn other(self) -> Self {
-        Self { call: self.call, side: self.side.other() }
-    }
-}
 
 /// One leg of a call.
 #[derive(Debug)]

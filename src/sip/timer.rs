@@ -5,8 +5,7 @@
 
 use std::time::Duration;
 
-use super::session::LegId;
-use crate::key::{ClientId, ServerId};
+use crate::key::{ClientId, LegId, ServerId};
 
 /// Round-trip estimate (RFC 3261 §17.1.1.1).
 pub(super) const T1: Duration = Duration::from_millis(500);

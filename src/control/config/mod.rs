@@ -34,7 +34,9 @@ pub const FILE_BYTES_MAX: usize = 16 << 20;
 /// Addresses to listen on; more are refused.
 pub const LISTEN_MAX: usize = 64;
 /// Shards that `cores` may ask for; more are refused.
-pub const CORES_MAX: usize = 1024;
+pub const CORES_MAX: usize = crate::shard::SHARDS_MAX;
+/// The highest number of a core that `cores` may name.
+pub const CORE_NUMBER_MAX: u64 = 1023;
 
 /// A configuration that is whole and valid.
 #[derive(Clone, Debug)]

@@ -10,7 +10,10 @@ use toml::de::{DeTable, DeValue};
 use super::address::{check_sent_by, parse_listen};
 use super::problem::{Problem, Problems, Source};
 use super::spec::{self, Number, SECTIONS, Section};
-use super::{CORES_MAX, Config, Cores, LISTEN_MAX, Origin, Origins, ServerConfig, Setting, device};
+use super::{
+    CORE_NUMBER_MAX, CORES_MAX, Config, Cores, LISTEN_MAX, Origin, Origins, ServerConfig, Setting,
+    device,
+};
 use crate::options::{ForeignCallers, Limits, Options, SIP_INVITE_TIMEOUT_DEFAULT};
 
 /// A value and where it stands.
@@ -165,7 +168,7 @@ impl<'a> Reader<'a> {
                     name: "cores",
                     unit: "",
                     min: 0,
-                    max: CORES_MAX as u64 - 1,
+                    max: CORE_NUMBER_MAX,
                     default: 0,
                 };
                 let entries = entries.iter().take(CORES_MAX);

@@ -60,3 +60,38 @@ fn measure_echo() {
     measure("100 flows, 1 in flight", 100, 1);
     measure("1000 flows, 1 in flight", 1000, 1);
 }
+
+#[test]
+#[ignore = "a measurement"]
+fn measure_latency() {
+    let world = World::new(1);
+    let mut client = world.connect();
+    client.echo("x", "");
+    let mut kept = Vec::new();
+    for pause in [0, 1, 5, 20, 100] {
+        for _ in 0..4 {
+            std::thread::sleep(Duration::from_millis(pause));
+            let began = SystemInstant::now();
+            client.echo("x", "");
+            let echo = began.elapsed();
+            let began = SystemInstant::now();
+            let bytes = request("TIMER", "x", "20");
+            client.send(&bytes);
+            client.expect(&bytes);
+            let timer = began.elapsed();
+            let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+            let address = listener.local_addr().unwrap().to_string();
+            let began = SystemInstant::now();
+            client.send(&request("CONNECT", "x", &address));
+            let accepted = listener.accept().unwrap();
+            let connected = began.elapsed();
+            client.expect(&request("OPENED", "x", ""));
+            let opened = began.elapsed();
+            eprintln!(
+                "after {pause} ms: echo {echo:?}, timer of 20 ms {timer:?}, \
+                 connect {connected:?}, opened {opened:?}"
+            );
+            kept.push(accepted);
+        }
+    }
+}

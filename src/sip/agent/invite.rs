@@ -1,13 +1,11 @@
 //! INVITEs inside a call: answers to ours, re-INVITEs of the peers, ACK and CANCEL.
 
 use super::relay::pass_response;
-use super::{
-    Agent, Decision, LegId, Sent, Side, Verdict, refuse, respond_busy, rest_of_invite, write,
-};
+use super::{Agent, Decision, Sent, Verdict, refuse, respond_busy, rest_of_invite, write};
 use std::rc::Rc;
 use std::time::Duration;
 
-use crate::key::{ClientId, FlowId, ServerId};
+use crate::key::{ClientId, FlowId, LegId, ServerId, Side};
 use crate::sip::dialog::{Dialog, MAX_FORWARDS, RequestHead};
 use crate::sip::message::{Head, View};
 use crate::sip::recovery::{Cause, Late, cause_of, decide_late};
@@ -78,7 +76,10 @@ impl Agent {
                     on_stray_answer(stack, client, flow, response);
                 }
             }
-            (Verdict::Failed(cause), _) => self.on_invite_failed(stack, id, client, cause),
+            (Verdict::Failed { was_open }, _) => {
+                let cause = if was_open { Cause::Flow } else { Cause::Connect };
+                self.on_invite_failed(stack, id, client, cause);
+            }
             (Verdict::TimedOut | Verdict::Answered { .. }, _) => {
                 self.on_invite_timeout(stack, id, client);
             }

@@ -19,11 +19,11 @@ mod setup;
 
 use super::message::{Method, View, write};
 use super::recovery::Decision;
-use super::session::{Leg, LegId, Sent, Side, Unacknowledged};
+use super::session::{Leg, Sent, Unacknowledged};
 use super::timer::Timer;
 use super::token::Token;
 use super::transaction::{Owner, Received, Stack, Told, Verdict};
-use crate::key::{CallId, ClientId, FlowId, ServerId, Slab};
+use crate::key::{CallId, ClientId, FlowId, LegId, ServerId, Side, Slab};
 
 use super::dialog::MAX_FORWARDS;
 
@@ -112,7 +112,7 @@ impl Agent {
             }
             // The requester's own timer F has run out as well (RFC 4320 §4.2).
             (Owner::Relay { from, .. }, Verdict::TimedOut, _) => stack.end_server(from),
-            (Owner::Relay { from, .. }, Verdict::Failed(_) | Verdict::Answered { .. }, _) => {
+            (Owner::Relay { from, .. }, Verdict::Failed { .. } | Verdict::Answered { .. }, _) => {
                 stack.respond(from, 503);
             }
             (Owner::Leg(leg), verdict, response) => {

@@ -7,10 +7,10 @@
 use std::sync::Arc;
 
 use super::{Agent, Call};
-use crate::key::ServerId;
+use crate::key::{LegId, ServerId};
 use crate::sip::dialog::write_contact;
 use crate::sip::message::{Method, Name, View, write};
-use crate::sip::session::{LegId, NewRequest};
+use crate::sip::session::NewRequest;
 use crate::sip::transaction::{Owner, Stack};
 
 impl Agent {

@@ -1,8 +1,8 @@
 //! How calls end: BYE from a peer, a recovery given up, a drain.
 
 use super::relay::write_passed;
-use super::{Agent, LegId, Sent, Side, write};
-use crate::key::{CallId, ServerId};
+use super::{Agent, Sent, write};
+use crate::key::{CallId, LegId, ServerId, Side};
 use crate::sip::dialog::MAX_FORWARDS;
 use crate::sip::message::{Method, View};
 use crate::sip::session::{Leg, NewRequest};

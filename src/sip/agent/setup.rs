@@ -3,11 +3,11 @@
 use std::net::SocketAddr;
 
 use super::{Agent, Call, MAX_FORWARDS, respond_unavailable, rest_of_invite};
-use crate::key::{CallId, FlowId, ServerId};
+use crate::key::{CallId, FlowId, LegId, ServerId, Side};
 use crate::options::{DeviceId, ForeignCallers, Options};
 use crate::sip::dialog::Dialog;
 use crate::sip::message::{Uri, View};
-use crate::sip::session::{Incoming, Leg, LegId, Side};
+use crate::sip::session::{Incoming, Leg};
 use crate::sip::token::Token;
 use crate::sip::transaction::Stack;
 

@@ -1,6 +1,6 @@
 //! Addresses with parameters: From, To, Contact, Route, Record-Route (RFC 3261 §20.10).
 
-use super::lex::{Param, Params, is_one_word, quoted_end, skip_lws, trim};
+use super::lex::{Param, Params, address_end, is_uri_text, quoted_end, skip_lws, trim};
 use super::uri::Uri;
 use crate::sip::Token;
 
@@ -102,11 +102,7 @@ impl<'a> Address<'a> {
                 return None;
             }
         }
-        // A bare address ends before `;`, `,` and `?` (RFC 3261 §20.10), and none of them can be
-        // in an unquoted display name.
-        let rest = &bytes[at..];
-        let stop = rest.iter().position(|byte| matches!(byte, b'<' | b';' | b',' | b'?' | b'"'));
-        at += stop.unwrap_or(rest.len());
+        at = address_end(bytes, at);
         match bytes.get(at) {
             Some(b'<') => {
                 let open = at + 1;
@@ -124,15 +120,12 @@ impl<'a> Address<'a> {
     }
 }
 
-/// True for `scheme:anything` without white space, brackets and quotes (RFC 3261 §25.1).
+/// True for `scheme:anything` (RFC 3261 §25.1, absoluteURI, and what is like it).
 pub(super) fn is_absolute(uri: &[u8]) -> bool {
-    let Some(colon) = memchr::memchr(b':', uri) else {
-        return false;
-    };
-    let scheme = &uri[..colon];
-    scheme.first().is_some_and(u8::is_ascii_alphabetic)
-        && scheme.iter().all(|&b| b.is_ascii_alphanumeric() || matches!(b, b'+' | b'-' | b'.'))
-        && colon + 1 < uri.len()
-        && is_one_word(uri)
-        && memchr::memchr3(b'<', b'>', b'"', uri).is_none()
+    let is_scheme = |b: &u8| b.is_ascii_alphanumeric() || matches!(b, b'+' | b'-' | b'.');
+    let scheme_len = uri.iter().position(|byte| !is_scheme(byte)).unwrap_or(uri.len());
+    uri.first().is_some_and(u8::is_ascii_alphabetic)
+        && uri.get(scheme_len) == Some(&b':')
+        && scheme_len + 1 < uri.len()
+        && is_uri_text(uri)
 }

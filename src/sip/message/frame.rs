@@ -123,8 +123,9 @@ impl std::error::Error for FrameError {}
 
 /// Splits the stream of one flow into messages.
 ///
-/// Holds nothing but a message that is not whole yet, at most `message_bytes_max` and one read
-/// step; between messages it owns no memory.
+/// Holds nothing but a message that is not whole yet: no more of it than has come, in a vector at
+/// most twice as large. Between messages it owns no memory. Each byte is looked at once, however
+/// they come in.
 #[derive(Debug)]
 pub struct Framer {
     message_bytes_max: usize,
@@ -288,8 +289,9 @@ impl Scan {
             match self.lines.next(bytes) {
                 Event::More => return Step::More,
                 Event::Line { start, end } => {
-                    if start > 0 && matches!(bytes[start], b'C' | b'c' | b'L' | b'l') {
-                        self.note(&bytes[start..end]);
+                    let line = &bytes[start..end];
+                    if start > 0 && may_be_content_length(line) {
+                        self.note(line);
                     }
                 }
                 Event::End { head } => {
@@ -324,6 +326,16 @@ impl Scan {
             Some(_) => Err(FrameError::ConflictingContentLength),
         });
     }
+}
+
+/// False for most of the lines that are not `Content-Length: …` or `l: …`, and at little cost.
+#[inline]
+fn may_be_content_length(line: &[u8]) -> bool {
+    matches!(
+        line,
+        [b'C' | b'c', _, _, _, _, _, _, b'-', b'L' | b'l', ..]
+            | [b'L' | b'l', b':' | b' ' | b'\t', ..]
+    )
 }
 
 /// Reads the value of a Content-Length.

@@ -235,7 +235,10 @@ impl Head {
                 }
                 Event::End { head } => {
                     self.body = head as u16;
-                    return result;
+                    return match self.start {
+                        Start::None => Err(HeadError::StartLine),
+                        Start::Request { .. } | Start::Response { .. } => result,
+                    };
                 }
                 Event::More => return result.and(Err(HeadError::Unfinished)),
                 Event::Refused { error, .. } => return result.and(Err(error.into())),
@@ -249,7 +252,7 @@ impl Head {
         let Some((name, name_len, value)) = name::read(&bytes[start..], end - start) else {
             return false;
         };
-        let (value_start, value_end) = trimmed(bytes, start + value, end);
+        let (value_start, value_end) = trimmed(bytes, start + value, end - CRLF.len());
         if let Some(first) = self.first.get_mut(name as usize) {
             if *first == NONE {
                 *first = self.headers.len() as u8;
@@ -277,6 +280,9 @@ impl Head {
     }
 }
 
+/// Every line ends with it: [`Lines`] gives out no other.
+const CRLF: &[u8] = b"\r\n";
+
 const VERSION: &[u8] = b"SIP/2.0";
 
 /// True when `bytes` begin like a response. No method has a slash in it.
@@ -286,7 +292,7 @@ pub(super) fn is_response(bytes: &[u8]) -> bool {
 
 /// Reads a start line with its CRLF, and whatever can be told of one that is wrong.
 fn read_start_line(line: &[u8], start: &mut Start) -> Result<(), HeadError> {
-    let text = line.strip_suffix(b"\r\n").unwrap_or(line);
+    let text = line.strip_suffix(CRLF).unwrap_or(line);
     if is_response(text) { read_status_line(text, start) } else { read_request_line(text, start) }
 }
 

@@ -6,8 +6,9 @@
 use memchr::{memchr, memchr2, memchr3};
 
 /// Space, tab, or part of a fold.
+#[inline]
 pub(super) const fn is_lws(byte: u8) -> bool {
-    matches!(byte, b' ' | b'\t' | b'\r' | b'\n')
+    byte <= b' ' && matches!(byte, b' ' | b'\t' | b'\r' | b'\n')
 }
 
 /// A byte of a token (RFC 3261 §25.1).
@@ -25,7 +26,16 @@ pub(super) fn is_one_word(text: &[u8]) -> bool {
     text.iter().fold(true, |ok, &byte| ok & (byte > b' ') & (byte != 0x7f))
 }
 
+/// True when no byte is white space, a control character, a bracket or a quote: none of them can
+/// be in a URI (RFC 3261 §25.1).
+pub(super) fn is_uri_text(text: &[u8]) -> bool {
+    text.iter().fold(true, |ok, &byte| {
+        ok & (byte > b' ') & (byte != 0x7f) & (byte != b'<') & (byte != b'>') & (byte != b'"')
+    })
+}
+
 /// The first position from `at` on that is not white space.
+#[inline]
 pub(super) fn skip_lws(bytes: &[u8], mut at: usize) -> usize {
     while bytes.get(at).is_some_and(|&byte| is_lws(byte)) {
         at += 1;
@@ -39,15 +49,22 @@ pub(super) fn trim(bytes: &[u8]) -> &[u8] {
     &bytes[start..end]
 }
 
-/// `start..end` without the white space around what lies there; `end` is within `bytes`.
-pub(super) fn trimmed(bytes: &[u8], mut start: usize, mut end: usize) -> (usize, usize) {
-    while start < end && is_lws(bytes[start]) {
-        start += 1;
+/// `start..end` of `bytes` without the white space around what lies there.
+#[inline]
+pub(super) fn trimmed(bytes: &[u8], start: usize, end: usize) -> (usize, usize) {
+    let mut text = bytes.get(start..end).unwrap_or_default();
+    while let [first, rest @ ..] = text
+        && is_lws(*first)
+    {
+        text = rest;
     }
-    while start < end && is_lws(bytes[end - 1]) {
-        end -= 1;
+    let start = end - text.len();
+    while let [rest @ .., last] = text
+        && is_lws(*last)
+    {
+        text = rest;
     }
-    (start, end)
+    (start, start + text.len())
 }
 
 /// A decimal number, digits only. `None` when it is something else or exceeds 64 bits.
@@ -59,6 +76,16 @@ pub(super) fn number(digits: &[u8]) -> Option<u64> {
         b'0'..=b'9' => value.checked_mul(10)?.checked_add(u64::from(byte - b'0')),
         _ => None,
     })
+}
+
+/// Where an address without brackets, or an unquoted display name, ends.
+pub(super) fn address_end(bytes: &[u8], at: usize) -> usize {
+    run(bytes, at, ADDRESS)
+}
+
+/// Where a host name or an IPv4 address ends.
+pub(super) fn host_name_end(bytes: &[u8], at: usize) -> usize {
+    run(bytes, at, HOST)
 }
 
 /// How many bytes from `at` on are decimal digits.
@@ -191,13 +218,12 @@ impl<'a> Params<'a> {
     }
 }
 
-/// The end of the run of bytes of `class` that begins at `at`; at most the length.
+/// The end of the run of bytes of `class` that begins at `at`, which is at most the length.
+#[inline]
 fn run(bytes: &[u8], at: usize, class: u8) -> usize {
-    let mut end = at.min(bytes.len());
-    while bytes.get(end).is_some_and(|&byte| CLASS[byte as usize] & class != 0) {
-        end += 1;
-    }
-    end
+    let rest = bytes.get(at..).unwrap_or_default();
+    let len = rest.iter().position(|&byte| CLASS[byte as usize] & class == 0);
+    at + len.unwrap_or(rest.len())
 }
 
 const TOKEN: u8 = 1;
@@ -206,6 +232,11 @@ const PARAM_NAME: u8 = 2;
 /// What may stand in its unquoted value. Wider than the grammar (a token or a host), since
 /// deployed stacks put `=`, `/` and `@` into tags and branches.
 const PARAM_VALUE: u8 = 4;
+/// What does not end an address without brackets, or the display name before one with them
+/// (RFC 3261 §20.10: such an address ends before `;`, `,` and `?`).
+const ADDRESS: u8 = 8;
+/// A byte of a host name. The underscore is not in the grammar and in use.
+const HOST: u8 = 16;
 
 const CLASS: [u8; 256] = {
     let mut class = [0; 256];
@@ -222,6 +253,12 @@ const CLASS: [u8; 256] = {
             if b != b'=' {
                 class[byte] |= PARAM_NAME;
             }
+        }
+        if !matches!(b, b'<' | b';' | b',' | b'?' | b'"') {
+            class[byte] |= ADDRESS;
+        }
+        if b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_') {
+            class[byte] |= HOST;
         }
         byte += 1;
     }

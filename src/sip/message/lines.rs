@@ -2,9 +2,8 @@
 //!
 //! It can stop anywhere and go on when more bytes have come, and never looks at a byte twice.
 
-use memchr::memchr2;
-
 use super::frame::FrameError;
+use super::word::control;
 use super::{HEAD_BYTES_MAX, HEADER_BYTES_MAX, HEADERS_MAX, START_LINE_BYTES_MAX};
 
 /// Where a scan of a head stands. Offsets count from the first byte of the message.
@@ -14,8 +13,10 @@ pub(super) struct Lines {
     begin: usize,
     /// Where its last line so far begins: past `begin` after a fold.
     line: usize,
-    /// Everything before is known to hold no further line end.
+    /// No control character is before this, from `line` on.
     at: usize,
+    /// A line has ended, and the byte behind it, which tells a fold, was not there yet.
+    is_between: bool,
     /// How many were read.
     count: usize,
 }
@@ -38,52 +39,58 @@ impl Lines {
     ///
     /// The answers do not depend on how the bytes come in: every limit is tested at the byte
     /// that exceeds it.
-    #[inline]
+    #[inline(always)] // Its three callers then keep the state in registers.
     pub(super) fn next(&mut self, bytes: &[u8]) -> Event {
+        if self.is_between {
+            match bytes.get(self.line) {
+                None => return Event::More,
+                Some(b' ' | b'\t') => self.is_between = false,
+                Some(_) => {
+                    self.is_between = false;
+                    return self.complete();
+                }
+            }
+        }
         loop {
-            if self.at == self.line && self.begin < self.line {
-                match bytes.get(self.line) {
-                    None => return Event::More,
-                    Some(b' ' | b'\t') => {}
-                    Some(_) => return self.complete(),
-                }
-            }
-            let (line_max, error) = match self.count {
-                0 => (START_LINE_BYTES_MAX, FrameError::StartLineTooLarge),
-                _ => (HEADER_BYTES_MAX, FrameError::HeaderTooLarge),
-            };
-            let (limit, error) = match self.begin + line_max + 1 {
-                limit if limit <= HEAD_BYTES_MAX => (limit, error),
-                _ => (HEAD_BYTES_MAX, FrameError::HeadTooLarge),
-            };
-            let searched = bytes.get(self.at..limit.min(bytes.len())).unwrap_or_default();
-            let Some(found) = memchr2(b'\r', b'\n', searched) else {
-                if bytes.len() >= limit {
-                    return Event::Refused { error, cut: limit };
-                }
+            let Some(at) = control(bytes, self.at) else {
                 self.at = bytes.len();
-                return Event::More;
+                return self.more();
             };
-            let end = self.at + found;
-            if searched[found] == b'\n' {
-                return Event::Refused { error: FrameError::BareLineEnd, cut: end + 1 };
+            self.at = at;
+            if at >= self.limit() {
+                return self.more();
             }
-            match bytes.get(end + 1) {
-                None => {
-                    self.at = end;
-                    return Event::More;
+            match (bytes.get(at), bytes.get(at + 1)) {
+                (Some(b'\r'), Some(b'\n')) => {
+                    if at == self.line {
+                        return Event::End { head: at + 2 };
+                    }
+                    self.line = at + 2;
+                    self.at = at + 2;
+                    match bytes.get(at + 2) {
+                        Some(b' ' | b'\t') => {}
+                        Some(_) => return self.complete(),
+                        None => {
+                            self.is_between = true;
+                            return Event::More;
+                        }
+                    }
                 }
-                Some(b'\n') if end == self.line => return Event::End { head: end + 2 },
-                Some(b'\n') => {
-                    self.line = end + 2;
-                    self.at = self.line;
+                (Some(b'\r'), None) => return Event::More,
+                (Some(b'\r'), Some(_)) => {
+                    return Event::Refused { error: FrameError::BareLineEnd, cut: at + 2 };
                 }
-                Some(_) => return Event::Refused { error: FrameError::BareLineEnd, cut: end + 2 },
+                (Some(b'\n'), _) => {
+                    return Event::Refused { error: FrameError::BareLineEnd, cut: at + 1 };
+                }
+                // A tab, or a control character that ends no line.
+                _ => self.at += 1,
             }
         }
     }
 
     /// The header that was being read is whole: the next line does not continue it.
+    #[inline]
     fn complete(&mut self) -> Event {
         let start = self.begin;
         self.begin = self.line;
@@ -92,5 +99,27 @@ impl Lines {
             return Event::Refused { error: FrameError::TooManyHeaders, cut: self.line };
         }
         Event::Line { start, end: self.line }
+    }
+
+    /// Where the next line end must have begun.
+    #[inline]
+    fn limit(&self) -> usize {
+        let line_max = if self.count == 0 { START_LINE_BYTES_MAX } else { HEADER_BYTES_MAX };
+        (self.begin + line_max + 1).min(HEAD_BYTES_MAX - 1)
+    }
+
+    /// No line ends before `at`, and need not, unless `at` is beyond the limit.
+    #[cold]
+    fn more(&self) -> Event {
+        let limit = self.limit();
+        if self.at < limit {
+            return Event::More;
+        }
+        let error = match self.count {
+            _ if limit == HEAD_BYTES_MAX - 1 => FrameError::HeadTooLarge,
+            0 => FrameError::StartLineTooLarge,
+            _ => FrameError::HeaderTooLarge,
+        };
+        Event::Refused { error, cut: limit }
     }
 }

@@ -26,6 +26,7 @@ mod name;
 mod uri;
 mod via;
 mod view;
+mod word;
 pub mod write;
 
 pub use addr::NameAddr;

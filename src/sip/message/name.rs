@@ -6,6 +6,7 @@
 //! read byte by byte.
 
 use super::lex::is_token;
+use super::word::{WORD, first_equal, first_word, repeat};
 
 macro_rules! names {
     ($($name:ident $text:literal $($compact:literal)?)*) => {
@@ -105,10 +106,10 @@ impl Name {
 ///
 /// `line` may go on behind the header: `end` says where its CRLF ends. `None` when it does not
 /// begin with a token and a colon.
-#[inline]
+#[inline(always)] // On the way of every header.
 pub(super) fn read(line: &[u8], end: usize) -> Option<(Name, usize, usize)> {
     let word = first_word(line);
-    let colon = first_colon(word);
+    let colon = first_equal(word, b':');
     if colon < end.min(WORD) {
         let name = lookup(word, line.get(..colon)?);
         if name != Name::Other {
@@ -119,6 +120,7 @@ pub(super) fn read(line: &[u8], end: usize) -> Option<(Name, usize, usize)> {
 }
 
 /// RFC 3261 §7.3.1: white space may stand between the name and its colon, but no fold.
+#[inline(never)]
 fn read_slowly(line: &[u8]) -> Option<(Name, usize, usize)> {
     let len = line.iter().position(|&byte| !is_token(byte))?;
     if len == 0 {
@@ -131,103 +133,104 @@ fn read_slowly(line: &[u8]) -> Option<(Name, usize, usize)> {
     Some((Name::parse(&line[..len]), len, len + gap + 1))
 }
 
-/// Bytes of a name that take part in the look-up.
-const WORD: usize = 16;
-
-/// The first bytes of `text` as a number, the first one lowest; zeros where there are none.
-#[inline]
-fn first_word(text: &[u8]) -> u128 {
-    match text.first_chunk::<WORD>() {
-        Some(word) => u128::from_le_bytes(*word),
-        None => {
-            let mut word = [0; WORD];
-            word.iter_mut().zip(text).for_each(|(to, from)| *to = *from);
-            u128::from_le_bytes(word)
-        }
-    }
-}
-
-const fn repeat(byte: u8) -> u128 {
-    u128::from_le_bytes([byte; WORD])
-}
-
-/// The position of the first colon; [`WORD`] when there is none.
-#[inline]
-fn first_colon(word: u128) -> usize {
-    // A zero byte borrows into its top bit; the lowest such bit is exact.
-    let zero_at_colon = word ^ repeat(b':');
-    let marks = zero_at_colon.wrapping_sub(repeat(1)) & !zero_at_colon & repeat(0x80);
-    marks.trailing_zeros() as usize / 8
-}
-
-/// The first `len` bytes of a word.
-const fn mask(len: usize) -> u128 {
-    if len >= WORD { u128::MAX } else { (1 << (8 * len)) - 1 }
-}
-
 const CASE: u128 = repeat(0x20);
 
 /// The name spelled `text`, of which `word` are the first bytes.
 #[inline]
 fn lookup(word: u128, text: &[u8]) -> Name {
-    let key = (word | CASE) & mask(text.len());
-    let mut slot = hash(key);
+    let (Some(&first), Some(&last)) = (text.first(), text.last()) else {
+        return Name::Other;
+    };
+    let mut slot = hash(first, last, text.len());
     loop {
-        let Some(&(found, spelling, name)) = ENTRIES.get(usize::from(SLOTS[slot])) else {
+        let Some(entry) = ENTRIES.get(usize::from(SLOTS[slot])) else {
             return Name::Other;
         };
-        if found == key && is_same(word, key, text, spelling) {
-            return name;
+        if entry.is(word, text) {
+            return entry.name;
         }
         slot = (slot + 1) % SLOTS.len();
     }
 }
 
-/// True when `text`, whose key is that of `spelling`, is `spelling` but for case.
-#[inline]
-fn is_same(word: u128, key: u128, text: &[u8], spelling: &str) -> bool {
-    // Setting the case bit also makes a hyphen of a CR: where the key has no letter, the byte
-    // must have had that bit already.
-    let not_letters = (!key & repeat(0x40) & mask(text.len())) >> 1;
-    word & not_letters == not_letters
-        && (text.len() <= WORD || text.eq_ignore_ascii_case(spelling.as_bytes()))
+/// Case of letters does not matter to it. With these factors no two spellings share a slot.
+const fn hash(first: u8, last: u8, len: usize) -> usize {
+    let first = (first | 0x20) as usize;
+    let last = (last | 0x20) as usize;
+    (first + last * 8 + len * 13) % SLOT_COUNT
 }
 
-const fn hash(key: u128) -> usize {
-    let folded = (key as u64) ^ ((key >> 64) as u64);
-    (folded.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 56) as usize
+/// A spelling, prepared for comparison with a word.
+#[derive(Clone, Copy)]
+struct Entry {
+    spelling: &'static str,
+    name: Name,
+    /// The first bytes in lower case.
+    key: u128,
+    /// All bits of those bytes.
+    mask: u128,
+    /// The case bit of those of them that are no letters: a hyphen must have it, or a CR would
+    /// pass for one.
+    not_letters: u128,
+}
+
+impl Entry {
+    const fn new(spelling: &'static str, name: Name) -> Self {
+        let text = spelling.as_bytes();
+        let (mut key, mut mask, mut not_letters) = ([0; WORD], [0; WORD], [0; WORD]);
+        let mut at = 0;
+        while at < text.len() && at < WORD {
+            key[at] = text[at] | 0x20;
+            mask[at] = u8::MAX;
+            if !text[at].is_ascii_alphabetic() {
+                not_letters[at] = 0x20;
+            }
+            at += 1;
+        }
+        Self {
+            spelling,
+            name,
+            key: u128::from_le_bytes(key),
+            mask: u128::from_le_bytes(mask),
+            not_letters: u128::from_le_bytes(not_letters),
+        }
+    }
+
+    /// True when `text`, which begins with `word`, is this spelling but for case.
+    #[inline]
+    fn is(&self, word: u128, text: &[u8]) -> bool {
+        (word | CASE) & self.mask == self.key
+            && word & self.not_letters == self.not_letters
+            && text.len() == self.spelling.len()
+            && (text.len() <= WORD || text.eq_ignore_ascii_case(self.spelling.as_bytes()))
+    }
 }
 
 const NONE: u8 = u8::MAX;
 
-const ENTRIES: [(u128, &str, Name); SPELLINGS.len()] = {
-    let mut entries = [(0, "", Name::Other); SPELLINGS.len()];
+const SLOT_COUNT: usize = 256;
+
+static ENTRIES: [Entry; SPELLINGS.len()] = {
+    let mut entries = [Entry::new("", Name::Other); SPELLINGS.len()];
     let mut entry = 0;
     while entry < entries.len() {
         let (spelling, name) = SPELLINGS[entry];
-        let text = spelling.as_bytes();
-        let mut word = [0; WORD];
-        let mut at = 0;
-        while at < text.len() && at < WORD {
-            word[at] = text[at] | 0x20;
-            at += 1;
-        }
-        entries[entry] = (u128::from_le_bytes(word), spelling, name);
+        entries[entry] = Entry::new(spelling, name);
         entry += 1;
     }
     entries
 };
 
 /// Positions in [`ENTRIES`] by hash; a taken slot's entry goes to the next free one.
-const SLOTS: [u8; 256] = {
-    assert!(ENTRIES.len() < 128);
-    let mut slots = [NONE; 256];
+static SLOTS: [u8; SLOT_COUNT] = {
+    assert!(SPELLINGS.len() < SLOT_COUNT / 2);
+    let mut slots = [NONE; SLOT_COUNT];
     let mut entry = 0;
-    while entry < ENTRIES.len() {
-        let mut slot = hash(ENTRIES[entry].0);
+    while entry < SPELLINGS.len() {
+        let text = SPELLINGS[entry].0.as_bytes();
+        let mut slot = hash(text[0], text[text.len() - 1], text.len());
         while slots[slot] != NONE {
-            assert!(ENTRIES[slots[slot] as usize].0 != ENTRIES[entry].0, "two names, one key");
-            slot = (slot + 1) % slots.len();
+            slot = (slot + 1) % SLOT_COUNT;
         }
         slots[slot] = entry as u8;
         entry += 1;

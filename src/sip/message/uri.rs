@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
-use super::lex::is_one_word;
+use super::lex::{host_name_end, is_uri_text};
 use super::via::port_number;
 
 /// A `sip` or `sips` URI, as written: escapes are not decoded.
@@ -30,7 +30,7 @@ impl<'a> Uri<'a> {
         if !scheme.eq_ignore_ascii_case(b"sip") && !scheme.eq_ignore_ascii_case(b"sips") {
             return None;
         }
-        if !is_one_word(rest) || memchr::memchr3(b'<', b'>', b'"', rest).is_some() {
+        if !is_uri_text(rest) {
             return None;
         }
         let (user, rest) = match memchr::memchr(b'@', rest) {
@@ -112,19 +112,13 @@ fn host_and_port(text: &[u8]) -> Option<(&[u8], Option<u16>)> {
 
 /// Bytes of the host that `text` begins with.
 pub(super) fn host_len(text: &[u8]) -> Option<usize> {
-    let len = if text.first() == Some(&b'[') {
-        let close = text.iter().position(|&byte| byte == b']')?;
-        let is_ipv6 = |byte: &u8| byte.is_ascii_hexdigit() || matches!(byte, b':' | b'.');
-        if close == 1 || !text[1..close].iter().all(is_ipv6) {
-            return None;
-        }
-        close + 1
-    } else {
-        let is_host =
-            |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_');
-        text.iter().position(|byte| !is_host(byte)).unwrap_or(text.len())
-    };
-    (len > 0).then_some(len)
+    if text.first() != Some(&b'[') {
+        let len = host_name_end(text, 0);
+        return (len > 0).then_some(len);
+    }
+    let close = text.iter().position(|&byte| byte == b']')?;
+    let is_ipv6 = |byte: &u8| byte.is_ascii_hexdigit() || matches!(byte, b':' | b'.');
+    (close > 1 && text[1..close].iter().all(is_ipv6)).then_some(close + 1)
 }
 
 #[cfg(test)]

@@ -29,11 +29,10 @@ pub const MAGIC_COOKIE: &[u8] = b"z9hG4bK";
 impl<'a> Via<'a> {
     /// Reads the first value of a Via header. White space and folds may be around each part.
     pub fn parse(header: &'a [u8]) -> Option<Self> {
-        let (protocol, at) = part(header, 0, b'/')?;
-        let (version, at) = part(header, at, b'/')?;
-        if !protocol.eq_ignore_ascii_case(b"SIP") || version != b"2.0" {
-            return None;
-        }
+        let at = match header {
+            [b'S', b'I', b'P', b'/', b'2', b'.', b'0', b'/', ..] => 8,
+            _ => protocol_end(header)?,
+        };
         let start = skip_lws(header, at);
         let transport_end = start + header[start..].iter().position(|&byte| byte <= b' ')?;
         let transport = &header[start..transport_end];
@@ -82,11 +81,13 @@ impl<'a> Via<'a> {
     }
 }
 
-/// The text before the `end` byte, and the position behind that.
-fn part(bytes: &[u8], at: usize, end: u8) -> Option<(&[u8], usize)> {
-    let rest = bytes.get(at..)?;
-    let len = rest.iter().position(|&byte| byte == end)?;
-    Some((trim(&rest[..len]), at + len + 1))
+/// The position behind the second slash of `SIP / 2.0 / transport`.
+fn protocol_end(header: &[u8]) -> Option<usize> {
+    let first = header.iter().position(|&byte| byte == b'/')?;
+    let (protocol, rest) = (&header[..first], &header[first + 1..]);
+    let second = rest.iter().position(|&byte| byte == b'/')?;
+    let is_sip = trim(protocol).eq_ignore_ascii_case(b"SIP") && trim(&rest[..second]) == b"2.0";
+    is_sip.then_some(first + second + 2)
 }
 
 /// The port behind a host, if there is one, and the position behind it.

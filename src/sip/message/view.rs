@@ -3,7 +3,7 @@
 use super::addr::NameAddr;
 use super::frame::content_length;
 use super::head::{Entry, Head, Start};
-use super::lex::{Values, digits_at, is_lws, is_token_text, number, skip_lws};
+use super::lex::{Values, digits_at, is_lws, is_one_word, is_token_text, number, skip_lws};
 use super::method::Method;
 use super::name::Name;
 use super::via::Via;
@@ -166,10 +166,10 @@ impl<'a> View<'a> {
         (is_apart && is_token_text(method)).then_some((number, method))
     }
 
-    /// Call-ID; `None` when it is empty or has white space in it.
+    /// Call-ID; `None` when it is empty or has white space or control characters in it.
     pub fn call_id(&self) -> Option<&'a [u8]> {
         let value = self.first(Name::CallId)?;
-        (!value.is_empty() && !value.iter().any(|&byte| is_lws(byte))).then_some(value)
+        (!value.is_empty() && is_one_word(value)).then_some(value)
     }
 
     /// Max-Forwards; `None` when it is missing or not a number up to 255.

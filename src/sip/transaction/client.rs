@@ -6,10 +6,8 @@ use std::time::Duration;
 
 use super::invite_client::{self, Effect, Event};
 use super::{CLIENTS_MAX, Stack, request_client};
-use crate::key::{ClientId, FlowId, ServerId, TimerKey};
+use crate::key::{ClientId, FlowId, LegId, ServerId, TimerKey};
 use crate::sip::message::{Head, Method, Name, View, write};
-use crate::sip::recovery::Cause;
-use crate::sip::session::LegId;
 use crate::sip::timer::{self, T1_64, Timer};
 use crate::sip::token::Token;
 
@@ -92,7 +90,10 @@ pub(in crate::sip) enum Verdict {
     /// Timer B, F or C, or 64·T1 after a CANCEL.
     TimedOut,
     /// The flow died or could not be opened.
-    Failed(Cause),
+    Failed {
+        /// False when the connection could not be opened.
+        was_open: bool,
+    },
 }
 
 impl Client {
@@ -201,9 +202,8 @@ impl Stack {
     pub(in crate::sip) fn flow_failed(&mut self, flow: FlowId) -> Vec<Told> {
         let Some(gone) = self.flows.remove(flow) else { return Vec::new() };
         let was_open = gone.open;
-        let cause = if was_open { Cause::Flow } else { Cause::Connect };
         let waiting = gone.into_waiting();
-        waiting.into_iter().filter_map(|id| self.client_flow_failed(id, was_open, cause)).collect()
+        waiting.into_iter().filter_map(|id| self.client_flow_failed(id, was_open)).collect()
     }
 
     /// Timer B or F: nothing came in time.
@@ -331,11 +331,11 @@ impl Stack {
         self.set_client_timer(id, timer::C, Timer::C(id));
     }
 
-    fn client_flow_failed(&mut self, id: ClientId, was_open: bool, cause: Cause) -> Option<Told> {
+    fn client_flow_failed(&mut self, id: ClientId, was_open: bool) -> Option<Told> {
         let client = self.clients.get_mut(id)?;
         client.slot = None;
         self.outstanding -= 1;
-        let told = client.told(id, Verdict::Failed(cause));
+        let told = client.told(id, Verdict::Failed { was_open });
         match client.state {
             State::Invite(state) => {
                 let (after, effect) = invite_client::step(state, Event::FlowFailed);
