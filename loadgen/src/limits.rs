@@ -15,6 +15,18 @@ pub(crate) fn allow_descriptors(callees: u32, callers: u32) -> Result<(), End> {
     // A listener, a connection and one that replaces it for each callee; a listener and a
     // connection for each caller; the server has fewer.
     let needed = u64::from(callees) * 3 + u64::from(callers) * 2 + OTHERS;
+    raise(needed)?;
+    // The kernel doubles the table of descriptors when it is full, and in a process with threads
+    // waits for an RCU grace period then: 10 ms and more, in the middle of a recovery. So the table
+    // gets its size now, while there is one thread.
+    let highest = i32::try_from(needed - 1).unwrap_or(i32::MAX);
+    let grown = rustix::io::fcntl_dupfd_cloexec(std::io::stderr(), highest);
+    grown
+        .map(drop)
+        .map_err(|e| End::usage(format!("cannot make room for {needed} file descriptors: {e}")))
+}
+
+fn raise(needed: u64) -> Result<(), End> {
     let mut limit = getrlimit(Resource::Nofile);
     if limit.current.is_none_or(|soft| soft >= needed) {
         return Ok(());
