@@ -236,7 +236,7 @@ impl Oracle {
         if matches!(attempt.state, State::Out | State::Proceeding) {
             attempt.state = State::Failed { at: now };
         }
-        if ended || !confirmed || operation.cancelled || truth.calls[call].ended.is_some() {
+        if ended || !confirmed || operation.cancelled {
             operation.phase = Phase::Over;
             return;
         }
