@@ -23,7 +23,7 @@ use crate::net::CLOSE_TIMEOUT;
 use crate::shard::{self, Command, Plan, Report, Shards, StartError, cores};
 
 /// After the deadline of a drain: time for the answers to the last BYEs.
-const DRAIN_GRACE: Duration = Duration::from_secs(3);
+const DRAIN_GRACE: Duration = Duration::from_secs(1);
 /// How long shards may take to end once they are told to.
 const STOP_TIMEOUT: Duration = CLOSE_TIMEOUT.saturating_mul(3);
 

@@ -20,6 +20,8 @@ pub(crate) struct Log {
     hash: u64,
     count: u64,
     lines: Vec<String>,
+    /// Where the next line goes when only the last ones are kept.
+    next: usize,
     buffer: String,
 }
 
@@ -34,6 +36,7 @@ impl Log {
             hash: 0xcbf2_9ce4_8422_2325,
             count: 0,
             lines: Vec::new(),
+            next: 0,
             buffer: String::new(),
         }
     }
@@ -52,10 +55,12 @@ impl Log {
         match self.keep {
             Keep::Lines => self.lines.push(self.buffer.clone()),
             Keep::Hash => {
-                if self.lines.len() >= 2 * TAIL_LINES {
-                    self.lines.drain(..TAIL_LINES);
+                if self.lines.len() < TAIL_LINES {
+                    self.lines.push(String::new());
                 }
-                self.lines.push(self.buffer.clone());
+                // The oldest line makes room, its memory stays.
+                std::mem::swap(&mut self.lines[self.next], &mut self.buffer);
+                self.next = (self.next + 1) % TAIL_LINES;
             }
             Keep::Print => println!("{}", self.buffer),
         }
@@ -67,8 +72,12 @@ impl Log {
     }
 
     /// The lines kept: all of them, or the last ones.
-    pub(crate) fn lines(&self) -> &[String] {
-        &self.lines
+    pub(crate) fn lines(&self) -> Vec<String> {
+        let mut lines = self.lines.clone();
+        if self.keep == Keep::Hash && lines.len() == TAIL_LINES {
+            lines.rotate_left(self.next);
+        }
+        lines
     }
 }
 

@@ -260,19 +260,26 @@ pub(crate) enum Spelling {
 
 /// Position of `needle` in `haystack`.
 pub(crate) fn find(haystack: &[u8], needle: &[u8]) -> Option<usize> {
-    haystack.windows(needle.len()).position(|window| window == needle)
+    let mut at = 0;
+    loop {
+        at += haystack[at..].iter().position(|byte| *byte == needle[0])?;
+        if haystack[at..].starts_with(needle) {
+            return Some(at);
+        }
+        at += 1;
+    }
 }
 
 fn split_lines(head: &[u8]) -> Result<Vec<&[u8]>, String> {
     let mut lines = Vec::new();
-    let mut rest = head;
-    while let Some(end) = find(rest, b"\r\n") {
-        let line = &rest[..end];
-        if line.iter().any(|byte| matches!(byte, b'\r' | b'\n' | 0)) {
-            return Err("bare CR, LF or NUL in the head".to_owned());
+    for line in head.split(|byte| *byte == b'\n') {
+        match line.split_last() {
+            Some((b'\r', line)) if !line.iter().any(|byte| matches!(byte, b'\r' | 0)) => {
+                lines.push(line);
+            }
+            None => {}
+            Some(_) => return Err("bare CR, LF or NUL in the head".to_owned()),
         }
-        lines.push(line);
-        rest = &rest[end + 2..];
     }
     Ok(lines)
 }
@@ -323,12 +330,6 @@ pub(crate) fn host_port(uri: &str) -> &str {
     rest.rsplit('@').next().unwrap_or("")
 }
 
-/// The user part of a SIP URI.
-pub(crate) fn user(uri: &str) -> &str {
-    let rest = uri.split_once(':').map_or(uri, |(_, rest)| rest);
-    rest.split_once('@').map_or("", |(user, _)| user)
-}
-
 /// A stream cut into messages by Content-Length.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Stream {
@@ -346,11 +347,10 @@ impl Stream {
         let skip = self.bytes.iter().take_while(|byte| matches!(byte, b'\r' | b'\n')).count();
         self.bytes.drain(..skip);
         let head_len = find(&self.bytes, b"\r\n\r\n")? + 4;
-        let head = String::from_utf8_lossy(&self.bytes[..head_len]).to_ascii_lowercase();
-        let body_len = head
-            .split("\r\n")
-            .filter_map(|line| line.split_once(':'))
-            .find(|(name, _)| matches!(name.trim(), "content-length" | "l"))
+        let body_len = self.bytes[..head_len]
+            .split(|byte| *byte == b'\n')
+            .filter_map(|line| std::str::from_utf8(line).ok()?.split_once(':'))
+            .find(|(name, _)| is_header(name.trim(), "Content-Length"))
             .and_then(|(_, value)| value.trim().parse::<usize>().ok())
             .unwrap_or(0);
         if self.bytes.len() < head_len + body_len {

@@ -78,6 +78,8 @@ pub(crate) struct Link {
     reset_coming: [bool; 2],
     latency: u64,
     last_arrival: [u64; 2],
+    /// The last bytes on their way to each end.
+    last_event: [u64; 2],
     /// What the opener wrote before it was open.
     unsent: Vec<u8>,
     pub(crate) opened_at: u64,
@@ -88,7 +90,7 @@ pub(crate) struct Link {
 pub(crate) struct Weather {
     pub(crate) latency: [u64; 2],
     pub(crate) jitter: u64,
-    /// In 1000 writes, this many arrive in pieces.
+    /// In 1000 writes, this many arrive in pieces, or together with the one before.
     pub(crate) splits: u64,
 }
 
@@ -132,6 +134,7 @@ impl Network {
             reset_coming: [false; 2],
             latency,
             last_arrival: [0; 2],
+            last_event: [0; 2],
             unsent: Vec::new(),
             opened_at: 0,
         });
@@ -213,8 +216,18 @@ impl Network {
                 if split { self.rng.range(1, rest.len() as u64) as usize } else { rest.len() };
             let delay = state.latency + self.rng.below(self.weather.jitter + 1);
             let at = (schedule.now + delay).max(state.last_arrival[1 - end]);
+            let joined = at == state.last_arrival[1 - end] && self.rng.chance(self.weather.splits);
             state.last_arrival[1 - end] = at;
-            schedule.at(at, Event::Arrive { link, end: 1 - end, bytes: rest[..len].to_vec() });
+            match schedule.pending(state.last_event[1 - end]) {
+                Some(Event::Arrive { bytes, .. }) if joined => {
+                    bytes.extend_from_slice(&rest[..len])
+                }
+                Some(_) | None => {
+                    let bytes = rest[..len].to_vec();
+                    let serial = schedule.at(at, Event::Arrive { link, end: 1 - end, bytes });
+                    state.last_event[1 - end] = serial;
+                }
+            }
             rest = &rest[len..];
         }
     }

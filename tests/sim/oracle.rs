@@ -90,6 +90,16 @@ struct Leg {
     served: Option<u32>,
 }
 
+impl Leg {
+    /// It waits for its next attempt, on this shard.
+    fn is_waiting(&self, shard: usize) -> bool {
+        self.operations.last().is_some_and(|operation| {
+            matches!(operation.phase, Phase::Waiting { .. })
+                && operation.attempts[operation.current].place.0 == shard
+        })
+    }
+}
+
 /// What the server owes by some time.
 #[derive(Clone, Copy, Debug)]
 enum Owed {
@@ -109,6 +119,7 @@ pub(crate) struct Rules {
 struct Flow {
     peer: SocketAddr,
     opening: bool,
+    used: bool,
 }
 
 /// The account.
@@ -152,7 +163,7 @@ impl Oracle {
 
     /// A peer connected to the server, or a stand-in was made.
     pub(crate) fn on_accept(&mut self, shard: usize, flow: FlowId, peer: SocketAddr) {
-        self.flows.insert((shard, flow), Flow { peer, opening: false });
+        self.flows.insert((shard, flow), Flow { peer, opening: false, used: true });
     }
 
     pub(crate) fn on_close(&mut self, shard: usize, flow: FlowId) {
@@ -175,7 +186,7 @@ impl Oracle {
             truth.failures.push(format!("shard {shard} connects to {target}: nobody's address"));
         }
         truth.cover("connection opened by the server");
-        self.flows.insert((shard, flow), Flow { peer: target, opening: true });
+        self.flows.insert((shard, flow), Flow { peer: target, opening: true, used: false });
     }
 
     pub(crate) fn on_opened(&mut self, shard: usize, flow: FlowId) {
@@ -225,7 +236,7 @@ impl Oracle {
         if matches!(attempt.state, State::Out | State::Proceeding) {
             attempt.state = State::Failed { at: now };
         }
-        if ended || !confirmed || operation.cancelled || truth.calls[call].ended.is_some() {
+        if ended || !confirmed || operation.cancelled {
             operation.phase = Phase::Over;
             return;
         }
@@ -296,6 +307,13 @@ impl Oracle {
                     }
                 }
                 Owed::GiveUp { leg, operation: index } => {
+                    let failed = self.legs[leg].operations[index].first_failure;
+                    let deadline = failed.map_or(0, |at| at + self.window);
+                    if deadline + TICKS > key.0 {
+                        // The window has grown meanwhile.
+                        self.owe(deadline + TICKS, owed);
+                        continue;
+                    }
                     let operation = &self.legs[leg].operations[index];
                     let current = &operation.attempts[operation.current];
                     let proceeding = current.state == State::Proceeding;
@@ -511,6 +529,9 @@ impl Oracle {
         msg: &Msg,
     ) {
         self.settle(truth, now);
+        if let Some(flow) = self.flows.get_mut(&(shard, flow)) {
+            flow.used = true;
+        }
         let known = self.by_call_id.get(msg.text("Call-ID")).copied();
         if msg.is_response() {
             let Some(leg) = known.filter(|_| msg.method() == "INVITE") else { return };
@@ -704,13 +725,17 @@ impl Oracle {
     }
 
     /// A turn is over: what it had to do is done.
-    pub(crate) fn after_turn(
-        &mut self,
-        truth: &mut Truth,
-        _now: u64,
-        shard: usize,
-        _stats: &Stats,
-    ) {
+    pub(crate) fn after_turn(&mut self, truth: &mut Truth, _now: u64, shard: usize, stats: &Stats) {
+        if let Some(unused) = self.flows.iter().find(|((on, _), flow)| *on == shard && !flow.used) {
+            truth.failures.push(format!("a connection that nobody needs: {unused:?}"));
+        }
+        let waiting = self.legs.iter().filter(|leg| leg.is_waiting(shard)).count();
+        if waiting != stats.waiting {
+            truth.failures.push(format!(
+                "shard {shard} says that {} legs wait, but {waiting} do",
+                stats.waiting
+            ));
+        }
         for (leg, cseq) in std::mem::take(&mut self.acks) {
             let call = self.legs[leg].call;
             truth.failures.push(format!(

@@ -103,6 +103,8 @@ pub(crate) struct Traits {
     pub(crate) rejects: u64,
     /// In 1000 re-INVITEs it answers 503 this often, as a proxy that lost its own target.
     pub(crate) transport_errors: u64,
+    /// In 1000 messages this many come after a ping.
+    pub(crate) pings: u64,
     /// Unknown headers at most.
     pub(crate) extras_max: u64,
     /// In 1000 INVITEs it leaves the offer to the other end this often.
@@ -124,6 +126,7 @@ impl Default for Traits {
             refuses: 0,
             rejects: 0,
             transport_errors: 0,
+            pings: 0,
             extras_max: 2,
             delayed_offers: 0,
         }
@@ -323,7 +326,12 @@ impl Peer {
         conn
     }
 
-    pub(crate) fn send(&self, ctx: &mut Ctx<'_>, conn: usize, bytes: Vec<u8>) {
+    pub(crate) fn send(&self, ctx: &mut Ctx<'_>, conn: usize, mut bytes: Vec<u8>) {
+        if ctx.rng.chance(self.traits.pings) {
+            // RFC 5626 §3.5.1, and stray line ends between messages (RFC 3261 §7.5).
+            let before: &[u8] = if ctx.rng.chance(500) { b"\r\n\r\n" } else { b"\r\n" };
+            bytes.splice(..0, before.iter().copied());
+        }
         ctx.effects.push(Effect::Send { conn, bytes });
     }
 

@@ -39,7 +39,7 @@ fn check_seed(seed: u64) -> Result<BTreeMap<&'static str, u64>, String> {
         .map_err(|_| "panic in the second run".to_owned())?;
     if first.log.hash() != second.log.hash() {
         let (one, two) = (run_seed(seed, Keep::Lines), run_seed(seed, Keep::Lines));
-        let differs = one.log.lines().iter().zip(two.log.lines()).find(|(a, b)| a != b);
+        let differs = one.log.lines().into_iter().zip(two.log.lines()).find(|(a, b)| a != b);
         return Err(format!("two runs differ, first here:\n{differs:#?}"));
     }
     Ok(first.truth.coverage)

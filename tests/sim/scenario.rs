@@ -5,9 +5,12 @@
 //! ```
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::Arc;
 use std::time::Duration;
 
 use holdfast::options::{Device, DeviceKind, Options};
+use holdfast::sip::Input;
+use holdfast::time::Instant;
 
 use crate::log::Keep;
 use crate::message::Spelling;
@@ -32,6 +35,8 @@ pub(crate) enum Cue {
     Away,
     /// It is back.
     Back { peer: usize },
+    /// Other delays and another window are in force from now on.
+    Reload,
     /// The next proof that a call is up.
     Probe { call: usize, stage: u8, tries: u8, waiting: Option<(usize, usize)> },
 }
@@ -57,6 +62,7 @@ pub(crate) struct Director {
     write_faults: [u64; 5],
     silence: u64,
     whole_peer: u64,
+    reload_gap: u64,
     pub(crate) faults: bool,
 }
 
@@ -165,6 +171,7 @@ fn draw_traits(rng: &mut Rng) -> Traits {
         refuses: *rng.pick(&[0, 0, 100]),
         rejects: *rng.pick(&[0, 0, 150]),
         transport_errors: transport_errors * answers,
+        pings: *rng.pick(&[0, 0, 100]),
         extras_max: *rng.pick(&[0, 2, 6]),
         delayed_offers: *rng.pick(&[0, 0, 300]),
     }
@@ -194,6 +201,7 @@ fn draw_director(rng: &mut Rng, mass: bool) -> Director {
         write_faults: std::array::from_fn(|_| sometimes(rng, if mass { 10 } else { 150 })),
         silence: *rng.pick(&[0, 0, 2 * SEC, 12 * SEC]),
         whole_peer: if mass { 700 } else { 150 },
+        reload_gap: *rng.pick(&[0, 0, 0, 4 * SEC]),
         faults,
     }
 }
@@ -211,6 +219,10 @@ pub(crate) fn play(world: &mut World) {
         if world.director.away_gap > 0 {
             let gap = rng.below(world.director.away_gap);
             world.schedule.after(gap, Event::Cue(Cue::Away));
+        }
+        if world.director.reload_gap > 0 {
+            let gap = rng.below(world.director.reload_gap);
+            world.schedule.after(gap, Event::Cue(Cue::Reload));
         }
     }
     if !world.run_until(length) {
@@ -234,7 +246,11 @@ pub(crate) fn play(world: &mut World) {
     if !world.run_until(until) {
         return;
     }
-    hang_up(world, &mut rng);
+    let draining = world.server.is_some() && rng.chance(200);
+    hang_up(world, &mut rng, !draining);
+    if draining {
+        drain(world);
+    }
     let until = world.now() + 64 * T1 + 240 * SEC;
     if world.run_until(until) {
         check_nothing_left(world);
@@ -272,10 +288,14 @@ fn check_ends(world: &mut World, call: usize) {
     }
 }
 
-fn hang_up(world: &mut World, rng: &mut Rng) {
+/// The peers end what is left over of calls that are over, and if `all` the others too.
+fn hang_up(world: &mut World, rng: &mut Rng, all: bool) {
     world.log.line(world.schedule.now, format_args!("== hang up"));
     for call in 0..world.truth.calls.len() {
         let up = world.truth.is_up(call);
+        if up && !all {
+            continue;
+        }
         let first = if rng.chance(500) { Side::Caller } else { Side::Callee };
         let sides = [first, first.other()];
         for side in sides.into_iter().take(if up { 1 } else { 2 }) {
@@ -292,6 +312,18 @@ fn hang_up(world: &mut World, rng: &mut Rng) {
                 world.with_peer(peer, |peer, ctx| peer.send_in_dialog(ctx, leg, "BYE"));
             }
         }
+    }
+}
+
+/// The server takes no new calls and releases the others when its patience ends.
+fn drain(world: &mut World) {
+    world.log.line(world.schedule.now, format_args!("== drain"));
+    world.truth.cover("drain");
+    let deadline = world.now() + 5 * SEC;
+    world.oracle.drain = Some(deadline);
+    let shards = world.server.as_ref().map_or(0, |server| server.shards.len());
+    for shard in 0..shards {
+        world.input(shard, Input::Drain { deadline: Instant::from_micros(deadline) });
     }
 }
 
@@ -314,6 +346,9 @@ fn check_nothing_left(world: &mut World) {
             if left > 0 {
                 wrong.push(format!("shard {index} is not empty: {stats:?}"));
             }
+            if world.oracle.drain.is_some() && !shard.endpoint.is_drained() {
+                wrong.push(format!("shard {index} is not drained"));
+            }
             if let Some(at) = shard.endpoint.next_timeout() {
                 wrong.push(format!("shard {index} still has a timeout at {at:?}"));
             }
@@ -332,7 +367,8 @@ pub(crate) fn on_cue(world: &mut World, cue: Cue) {
         Cue::Act { call } if !calm => on_act(world, call),
         Cue::Fault if !calm => on_fault(world),
         Cue::Away if !calm => on_away(world),
-        Cue::Call | Cue::Act { .. } | Cue::Fault | Cue::Away => {}
+        Cue::Reload if !calm => on_reload(world),
+        Cue::Call | Cue::Act { .. } | Cue::Fault | Cue::Away | Cue::Reload => {}
         Cue::Back { peer } => {
             let addr = world.peers[peer].addr;
             world.log.line(world.schedule.now, format_args!("{} is back", addr));
@@ -426,6 +462,29 @@ pub(crate) fn cut_peer(world: &mut World, peer: usize, cut: Cut) {
             world.kill(link, cut);
         }
     }
+}
+
+/// A reload: the options that decide about recovery change, for calls that are recovering too.
+fn on_reload(world: &mut World) {
+    let delay = world.rng.range(0, 4_000);
+    let window = *world.rng.pick(&[0, 3, 8, 32]);
+    let gap = 1 + world.rng.below(2 * world.director.reload_gap);
+    let Some(server) = &mut world.server else { return };
+    let mut options = Options::clone(&server.options);
+    options.retry_after = Duration::from_millis(delay);
+    options.sip_invite_timeout = Duration::from_secs(window);
+    world.oracle.window = options.window().as_micros() as u64;
+    for (rules, device) in world.oracle.rules.iter_mut().zip(options.devices()) {
+        rules.delay = device.retry_after.unwrap_or(options.retry_after).as_micros() as u64;
+    }
+    server.options = Arc::new(options);
+    let (options, shards) = (server.options.clone(), server.shards.len());
+    world.log.line(world.schedule.now, format_args!("reload: delay {delay} ms, window {window} s"));
+    world.truth.cover("reload");
+    for shard in 0..shards {
+        world.input(shard, Input::Options(options.clone()));
+    }
+    world.schedule.after(gap, Event::Cue(Cue::Reload));
 }
 
 fn on_away(world: &mut World) {

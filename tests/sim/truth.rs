@@ -67,7 +67,6 @@ pub(crate) struct SentRequest {
     pub(crate) content_type: String,
     pub(crate) extras: Vec<(String, Vec<u8>)>,
     pub(crate) body: Vec<u8>,
-    pub(crate) sent_at: u64,
     /// CSeq numbers it came with at the other end.
     pub(crate) seen: Vec<u32>,
     pub(crate) outcome: Option<Outcome>,

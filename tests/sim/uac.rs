@@ -203,7 +203,6 @@ impl Peer {
             content_type: msg.text("Content-Type").to_owned(),
             extras,
             body: msg.body.clone(),
-            sent_at: ctx.now,
             seen: Vec::new(),
             outcome: None,
         });

@@ -576,13 +576,6 @@ impl Peer {
         ctx.after(wait, PeerTimer::RepeatReliable { served, interval: next });
     }
 
-    /// True when this peer owes nobody an answer and waits for none.
-    pub(crate) fn is_quiet(&self) -> bool {
-        self.clients
-            .iter()
-            .all(|client| client.outcome.is_some() || matches!(client.request.method(), "CANCEL"))
-    }
-
     /// Requests that are open although their flow lives.
     pub(crate) fn open_requests(&self) -> impl Iterator<Item = (usize, &crate::uac::Client)> {
         self.clients

@@ -44,10 +44,16 @@ pub(crate) struct Schedule {
 
 impl Schedule {
     /// Lets `event` happen at `at`, or now if that is past.
-    pub(crate) fn at(&mut self, at: u64, event: Event) {
+    pub(crate) fn at(&mut self, at: u64, event: Event) -> u64 {
         self.serial += 1;
         self.heap.push(Reverse((at.max(self.now), self.serial)));
         self.events.insert(self.serial, event);
+        self.serial
+    }
+
+    /// What will happen under a number that [`at`](Self::at) gave, if it has not.
+    pub(crate) fn pending(&mut self, serial: u64) -> Option<&mut Event> {
+        self.events.get_mut(&serial)
     }
 
     /// Lets `event` happen in `after` microseconds.
@@ -231,11 +237,6 @@ impl World {
         }
         self.effects = effects;
         result
-    }
-
-    /// The link of a peer's flow.
-    pub(crate) fn link_of(&self, peer: usize, conn: usize) -> Option<LinkId> {
-        self.links.get(&(peer, conn)).copied()
     }
 
     fn write(&mut self, link: LinkId, owner: Owner, bytes: &[u8]) {
