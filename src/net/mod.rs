@@ -13,7 +13,7 @@
 //! framed in the same poll, and what is left of a message is kept by the flow's framer.
 //!
 //! No glommio timer belongs to a flow (a task with 32,768 wakers panics): what may take too long is
-//! entered in [`Deadlines`], and the shard's one timer task calls [`Net::expire`].
+//! entered in `Deadlines`, and the shard's one timer task calls `Net::expire`.
 
 #![allow(clippy::disallowed_methods, clippy::disallowed_types)] // Sockets live here.
 

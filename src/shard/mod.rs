@@ -5,7 +5,7 @@
 //! ```
 //!
 //! Every input is one turn, whatever it came from: a socket ([`net`](crate::net)), the timer
-//! ([`alarm`]), another shard ([`mesh`]) or the control thread ([`Command`]). Turns never nest:
+//! (`alarm`), another shard (`mesh`) or the control thread ([`Command`]). Turns never nest:
 //! what a turn's own actions bring about is queued and handed in after it.
 
 #![allow(clippy::disallowed_methods, clippy::disallowed_types)] // The clock is read here.
