@@ -13,7 +13,7 @@
 //! framed in the same poll, and what is left of a message is kept by the flow's framer.
 //!
 //! No glommio timer belongs to a flow (a task with 32,768 wakers panics): what may take too long is
-//! entered in [`Deadlines`], and the shard's one timer task calls [`Net::expire`].
+//! entered in `Deadlines`, and the shard's one timer task calls `Net::expire`.
 
 #![allow(clippy::disallowed_methods, clippy::disallowed_types)] // Sockets live here.
 
@@ -25,7 +25,7 @@ pub(crate) mod tcp;
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
-use std::task::{Context, Poll};
+use std::task::Poll;
 use std::time::Duration;
 
 use glommio::timer::Timer;
@@ -42,7 +42,7 @@ use flow::Pool;
 use tally::Tally;
 pub use tally::{NetStats, REASONS};
 
-/// Bytes of one read. A smaller buffer doubles the cost of coalesced traffic (docs/BENCHMARKS.md).
+/// Bytes of one read: all there is, as a rule. With 4 KiB coalesced traffic costs twice as much.
 const READ_BYTES: usize = 64 << 10;
 /// Bytes queued in all outboxes of a shard; a message that would exceed them closes its flow.
 pub const OUTBOX_BYTES_TOTAL_MAX: usize = 1 << 30;
@@ -70,7 +70,7 @@ pub(crate) trait Host: Sized + 'static {
     /// The flow is gone, and it was not the endpoint that closed it. Said once.
     fn failed(self: &Rc<Self>, flow: &Flow, error: FlowError);
     /// Ready when the flow may read; else it is woken when it may.
-    fn poll_may_read(&self, flow: &Rc<Flow>, cx: &mut Context<'_>) -> Poll<()>;
+    fn poll_may_read(&self, flow: &Rc<Flow>) -> Poll<()>;
     /// A deadline may have become the earliest.
     fn rearm(&self);
 }

@@ -91,7 +91,7 @@ impl Session {
             if let Poll::Ready(Err(error)) = self.poll_write(host.net(), cx) {
                 return Poll::Ready(Some(error_of(&error)));
             }
-            if self.poll_pause(cx).is_pending() || host.poll_may_read(&self.flow, cx).is_pending() {
+            if self.poll_pause(cx).is_pending() || host.poll_may_read(&self.flow).is_pending() {
                 self.flow.waiting();
                 return Poll::Pending;
             }

@@ -80,6 +80,8 @@ fn accept<H: Host>(host: &Rc<H>, stream: TcpStream) -> io::Result<()> {
     let socket = SockRef::from(&stream);
     socket.set_cloexec(true)?;
     socket.set_nodelay(true)?;
+    // What is left of it in TIME_WAIT must not keep the next server from its address: see `probe`.
+    socket.set_reuse_address(true)?;
     let ends = NewFlow { peer: stream.peer_addr()?, local: stream.local_addr()? };
     let net = host.net();
     let now = host.now();
@@ -195,6 +197,8 @@ pub(crate) fn bind_error(address: SocketAddr, error: &io::Error) -> String {
 
 /// One bind without SO_REUSEPORT, given up at once: the shards share their address, so a second
 /// server on it would go unnoticed and take half of the connections. Port 0 becomes a free port.
+///
+/// It binds with SO_REUSEADDR, which goes past connections that have it too and past no listener.
 ///
 /// # Errors
 /// As [`listen`], and when any other socket listens there.

@@ -5,7 +5,7 @@
 //! ```
 //!
 //! Every input is one turn, whatever it came from: a socket ([`net`](crate::net)), the timer
-//! ([`alarm`]), another shard ([`mesh`]) or the control thread ([`Command`]). Turns never nest:
+//! (`alarm`), another shard (`mesh`) or the control thread ([`Command`]). Turns never nest:
 //! what a turn's own actions bring about is queued and handed in after it.
 
 #![allow(clippy::disallowed_methods, clippy::disallowed_types)] // The clock is read here.
@@ -22,7 +22,7 @@ use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::Poll;
 use std::time::Duration;
 
 use crate::key::{FlowId, Key, ShardId};
@@ -260,7 +260,7 @@ impl<P: Protocol> Host for Shard<P> {
         self.turn(Input::FlowFailed { flow: flow.id, error });
     }
 
-    fn poll_may_read(&self, flow: &Rc<Flow>, _cx: &mut Context<'_>) -> Poll<()> {
+    fn poll_may_read(&self, flow: &Rc<Flow>) -> Poll<()> {
         self.mesh.poll_room(flow)
     }
 

@@ -114,6 +114,8 @@ const REPORTS_MAX: usize = 16;
 /// (see `net::next_round`), so it is as long as makes that improbable; the heartbeat of the
 /// [`alarm`] ends what is left of it.
 const PREEMPT: Duration = Duration::from_secs(1);
+/// How often a shard that ends looks whether its flows have.
+const STOP_PAUSE: Duration = Duration::from_millis(2);
 /// Memory an executor registers for file buffers, of which there are none: the least it takes.
 const IO_MEMORY: usize = 64 << 10;
 
@@ -381,7 +383,12 @@ async fn serve<P: Protocol>(
     let began = shard.now();
     shard.net.end_all(began);
     shard.rearm();
-    while shard.net.flows() > 0 && shard.now().since(began) < CLOSE_TIMEOUT * 2 {
-        glommio::timer::sleep(Duration::from_millis(1)).await;
+    // At least once: a cancelled accept holds its listener until the ring has heard of it, and the
+    // next server could not bind the address.
+    loop {
+        glommio::timer::sleep(STOP_PAUSE).await;
+        if shard.net.flows() == 0 || shard.now().since(began) > CLOSE_TIMEOUT * 2 {
+            break;
+        }
     }
 }

@@ -196,6 +196,23 @@ fn sigterm_waits_for_calls_and_ends_when_there_are_none() {
 }
 
 #[test]
+fn server_is_back_on_its_address_at_once() {
+    let address = child::free_address();
+    for _ in 0..3 {
+        let mut server = Server::start(&Setup { cores: "[0, 0]", address, ..Setup::default() });
+        let mut uas: Vec<_> = (0..20).map(|_| Ua::connect(server.address)).collect();
+        for ua in &mut uas {
+            ua.send(&request("OPTIONS", 1, 1, None));
+            assert!(ua.receive().is("SIP/2.0 200"));
+        }
+        server.signal("TERM");
+        // The server closes first: its ends of the connections stay in TIME_WAIT.
+        assert!(uas.iter_mut().all(Ua::is_closed));
+        assert!(server.wait().success());
+    }
+}
+
+#[test]
 fn calls_that_outlast_the_drain_get_a_bye() {
     let mut world = World::new("[0]");
     let mut callee = None;
