@@ -56,6 +56,9 @@ struct Operation {
     current: usize,
     phase: Phase,
     first_failure: Option<u64>,
+    /// The longest window that was in force since then: an attempt that is out is cut where its
+    /// window ended when it was sent.
+    window_max: u64,
     cancelled: bool,
 }
 
@@ -156,6 +159,16 @@ impl Oracle {
         *at = (*at).max(until);
     }
 
+    /// Other options are in force from now on.
+    pub(crate) fn on_reload(&mut self, window: u64) {
+        self.window = window;
+        for leg in &mut self.legs {
+            if let Some(operation) = leg.operations.last_mut() {
+                operation.window_max = operation.window_max.max(window);
+            }
+        }
+    }
+
     fn owe(&mut self, at: u64, owed: Owed) {
         self.serial += 1;
         self.owed.insert((at, self.serial), owed);
@@ -228,8 +241,7 @@ impl Oracle {
     fn fail(&mut self, truth: &mut Truth, now: u64, leg: usize, wait: Option<u64>) {
         let (window, peer) = (self.window, self.legs[leg].peer);
         let delay = self.rules[peer].delay;
-        let (call, ended, confirmed) =
-            (self.legs[leg].call, self.legs[leg].ended, self.legs[leg].confirmed);
+        let (ended, confirmed) = (self.legs[leg].ended, self.legs[leg].confirmed);
         let index = self.legs[leg].operations.len() - 1;
         let operation = &mut self.legs[leg].operations[index];
         let attempt = &mut operation.attempts[operation.current];
@@ -241,6 +253,7 @@ impl Oracle {
             return;
         }
         let deadline = *operation.first_failure.get_or_insert(now) + window;
+        operation.window_max = operation.window_max.max(window);
         let first = deadline == now + window;
         truth.cover("re-INVITE lost");
         if wait.is_none() && delay == 0 {
@@ -307,8 +320,8 @@ impl Oracle {
                     }
                 }
                 Owed::GiveUp { leg, operation: index } => {
-                    let failed = self.legs[leg].operations[index].first_failure;
-                    let deadline = failed.map_or(0, |at| at + self.window);
+                    let operation = &self.legs[leg].operations[index];
+                    let deadline = operation.first_failure.unwrap_or(0) + operation.window_max;
                     if deadline + TICKS > key.0 {
                         // The window has grown meanwhile.
                         self.owe(deadline + TICKS, owed);
@@ -642,6 +655,7 @@ impl Oracle {
                 current: 0,
                 phase: Phase::Attempting,
                 first_failure: None,
+                window_max: 0,
                 cancelled: false,
             }),
         }

@@ -51,6 +51,8 @@ pub(crate) enum PeerTimer {
     TimedOut { client: usize },
     /// Report on a REFER.
     Notify { leg: usize },
+    /// Hang up again: the flow was lost with the first BYE.
+    ByeAgain { leg: usize },
     /// Try a re-INVITE again after 491 or 500.
     ReinviteAgain { leg: usize },
 }
@@ -295,6 +297,9 @@ impl Peer {
                 if self.is_ready(leg) {
                     self.send_in_dialog(ctx, leg, "NOTIFY");
                 }
+            }
+            PeerTimer::ByeAgain { leg } => {
+                self.send_in_dialog(ctx, leg, "BYE");
             }
             PeerTimer::ReinviteAgain { leg } => self.reinvite(ctx, leg),
         }

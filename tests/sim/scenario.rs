@@ -473,7 +473,7 @@ fn on_reload(world: &mut World) {
     let mut options = Options::clone(&server.options);
     options.retry_after = Duration::from_millis(delay);
     options.sip_invite_timeout = Duration::from_secs(window);
-    world.oracle.window = options.window().as_micros() as u64;
+    world.oracle.on_reload(options.window().as_micros() as u64);
     for (rules, device) in world.oracle.rules.iter_mut().zip(options.devices()) {
         rules.delay = device.retry_after.unwrap_or(options.retry_after).as_micros() as u64;
     }

@@ -496,6 +496,10 @@ impl Peer {
                 if self.legs[leg].invite_out == Some(index) {
                     self.legs[leg].invite_out = None;
                 }
+                if method == "BYE" {
+                    ctx.truth.cover("BYE lost with its flow");
+                    ctx.after(SEC, PeerTimer::ByeAgain { leg });
+                }
                 if method == "INVITE" && initial {
                     // A new INVITE that fails is over for its caller; the server learns by BYE
                     // if it ever answers.

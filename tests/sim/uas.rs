@@ -168,9 +168,9 @@ impl Peer {
         let (call, side) = (self.legs[leg].call, self.legs[leg].side);
         self.check_booked(ctx, served, call, side);
         if self.legs[leg].remote_tag.is_empty() {
-            // The INVITE of this leg was lost with its flow before any answer came.
+            // The 2xx was lost with its flow and will come again: 481 would end the call.
             ctx.truth.cover("request in a dialog that its caller does not know yet");
-            return self.answer(ctx, served, 481);
+            return self.answer(ctx, served, 500);
         }
         self.check_dialog(ctx, leg, &msg);
         let (cseq, method) = (msg.cseq().0, msg.method().to_owned());
