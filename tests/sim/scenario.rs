@@ -106,7 +106,7 @@ pub(crate) fn build(seed: u64, keep: Keep) -> World {
         2 => rng.range(5_000, 12_000),
         _ => rng.range(500, 5_000),
     };
-    let window_secs = *rng.pick(&[0, 0, 0, 2, 5, 10, 20, 34]);
+    let window_secs = *rng.pick(&[0, 0, 0, 2, 4, 8, 20, 34]);
     world.truth.sent_by = SERVER.to_owned();
     let mut devices = Vec::new();
     for index in 0..peers {
@@ -196,7 +196,7 @@ fn draw_director(rng: &mut Rng, mass: bool) -> Director {
         calls_left: if mass { rng.range(50, 80) } else { rng.range(1, 7) },
         call_gap: if mass { 20 * MS } else { *rng.pick(&[100 * MS, 2 * SEC]) },
         fault_gap: *rng.pick(&[0, 500 * MS, 2 * SEC, 6 * SEC]),
-        away_gap: *rng.pick(&[0, 0, 5 * SEC, 15 * SEC]),
+        away_gap: *rng.pick(&[0, 0, 3 * SEC, 10 * SEC]),
         away_max: *rng.pick(&[SEC, 5 * SEC, 40 * SEC]),
         write_faults: std::array::from_fn(|_| sometimes(rng, if mass { 10 } else { 150 })),
         silence: *rng.pick(&[0, 0, 2 * SEC, 12 * SEC]),
@@ -464,10 +464,17 @@ pub(crate) fn cut_peer(world: &mut World, peer: usize, cut: Cut) {
     }
 }
 
+/// A window that grows while an attempt is out: the server gives up where the old one ends,
+/// because the attempt was cut there. To be set when it decides anew then.
+const WINDOWS_GROW: bool = false;
+
 /// A reload: the options that decide about recovery change, for calls that are recovering too.
 fn on_reload(world: &mut World) {
     let delay = world.rng.range(0, 4_000);
-    let window = *world.rng.pick(&[0, 3, 8, 32]);
+    let mut window = *world.rng.pick(&[34, 3, 8, 32]);
+    if !WINDOWS_GROW {
+        window = window.min(world.oracle.window / SEC);
+    }
     let gap = 1 + world.rng.below(2 * world.director.reload_gap);
     let Some(server) = &mut world.server else { return };
     let mut options = Options::clone(&server.options);
