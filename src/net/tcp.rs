@@ -31,8 +31,6 @@ const ACCEPT_LOG_EVERY: Duration = Duration::from_secs(10);
 /// The address is in use, not ours, or needs a privilege.
 pub(crate) fn listen(address: SocketAddr) -> io::Result<TcpListener> {
     let listener = TcpListener::bind(address)?;
-    // Accepted connections inherit it: those in TIME-WAIT must not keep a restart from binding.
-    SockRef::from(&listener).set_reuse_address(true)?;
     Ok(listener)
 }
 

@@ -464,17 +464,10 @@ pub(crate) fn cut_peer(world: &mut World, peer: usize, cut: Cut) {
     }
 }
 
-/// A window that grows while an attempt is out: the server gives up where the old one ends,
-/// because the attempt was cut there. To be set when it decides anew then.
-const WINDOWS_GROW: bool = false;
-
 /// A reload: the options that decide about recovery change, for calls that are recovering too.
 fn on_reload(world: &mut World) {
     let delay = world.rng.range(0, 4_000);
-    let mut window = *world.rng.pick(&[34, 3, 8, 32]);
-    if !WINDOWS_GROW {
-        window = window.min(world.oracle.window / SEC);
-    }
+    let window = *world.rng.pick(&[0, 3, 8, 34]);
     let gap = 1 + world.rng.below(2 * world.director.reload_gap);
     let Some(server) = &mut world.server else { return };
     let mut options = Options::clone(&server.options);
