@@ -54,6 +54,8 @@ pub(super) struct Outgoing {
     request: Rc<[u8]>,
     /// CSeq of the first attempt: a late answer to an older one is of an operation long over.
     pub(super) first_cseq: u32,
+    /// When timer B of the last attempt ends, were it not cut at the deadline.
+    timer_b: Instant,
     pub(super) recovery: Option<Recovery>,
     /// True when the INVITE has an offer, so that the ACK needs no body.
     pub(super) offered: bool,
@@ -163,6 +165,7 @@ impl Leg {
             state,
             request: bytes,
             first_cseq: cseq,
+            timer_b: stack.now + T1_64,
             recovery: None,
             offered,
             cancelled: false,
@@ -215,9 +218,24 @@ impl Leg {
         let client = self.attempt(stack, id, branch, cseq, &bytes, timeout);
         if let Some(outgoing) = &mut self.outgoing {
             outgoing.request = bytes;
+            outgoing.timer_b = stack.now + T1_64;
             outgoing.state = Sent::Attempting(client);
         }
         true
+    }
+
+    /// Timer B of a repeated attempt ran out. True when it was cut at a deadline that lies later by
+    /// the options now in force, so that the attempt goes on.
+    pub(super) fn extend(&mut self, stack: &mut Stack, client: ClientId) -> bool {
+        let Some(outgoing) = &self.outgoing else { return false };
+        let Some(recovery) = &outgoing.recovery else { return false };
+        let deadline = recovery.first_failure + stack.options.window();
+        let end = deadline.min(outgoing.timer_b);
+        let extended = stack.now < end;
+        if extended {
+            stack.resume(client, end - stack.now);
+        }
+        extended
     }
 
     /// Ends the wait, if one runs.

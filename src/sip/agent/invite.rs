@@ -361,7 +361,10 @@ impl Agent {
             return self.release_unanswered(stack, id.call, 408);
         }
         if outgoing.recovery.is_some() {
-            return self.give_up(stack, id);
+            if !leg.extend(stack, client) {
+                self.give_up(stack, id);
+            }
+            return;
         }
         if outgoing.cancelled {
             leg.end_outgoing(stack, false);

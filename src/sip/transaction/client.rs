@@ -331,6 +331,16 @@ impl Stack {
         self.set_client_timer(id, timer::C, Timer::C(id));
     }
 
+    /// Makes an orphan the attempt again for `more` time: its timer B was cut at a deadline that
+    /// has moved since.
+    pub(in crate::sip) fn resume(&mut self, id: ClientId, more: Duration) {
+        let Some(client) = self.clients.get_mut(id) else { return };
+        client.state = State::Invite(invite_client::State::Calling);
+        let flow = client.flow;
+        self.wait_on(id, flow);
+        self.set_client_timer(id, more, Timer::B(id));
+    }
+
     fn client_flow_failed(&mut self, id: ClientId, was_open: bool) -> Option<Told> {
         let client = self.clients.get_mut(id)?;
         client.slot = None;
