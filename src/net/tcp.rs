@@ -31,9 +31,6 @@ const ACCEPT_LOG_EVERY: Duration = Duration::from_secs(10);
 /// The address is in use, not ours, or needs a privilege.
 pub(crate) fn listen(address: SocketAddr) -> io::Result<TcpListener> {
     let listener = TcpListener::bind(address)?;
-    // Accepted connections inherit it: what is left of them in TIME-WAIT must not keep the next
-    // server from its address, see `probe`.
-    SockRef::from(&listener).set_reuse_address(true)?;
     Ok(listener)
 }
 
@@ -81,6 +78,8 @@ fn accept<H: Host>(host: &Rc<H>, stream: TcpStream) -> io::Result<()> {
     let socket = SockRef::from(&stream);
     socket.set_cloexec(true)?;
     socket.set_nodelay(true)?;
+    // What is left of it in TIME_WAIT must not keep the next server from its address: see `probe`.
+    socket.set_reuse_address(true)?;
     let ends = NewFlow { peer: stream.peer_addr()?, local: stream.local_addr()? };
     let net = host.net();
     let now = host.now();

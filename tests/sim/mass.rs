@@ -88,7 +88,7 @@ impl Bench {
 }
 
 fn ok(request: &Msg) -> Vec<u8> {
-    let tag = if request.to_tag().is_empty() { ";tag=b" } else { "" };
+    let tag = if request.tag_of_to().is_empty() { ";tag=b" } else { "" };
     let mut msg = Msg::response(200, "OK").with("To", format!("{}{tag}", request.text("To")));
     for name in ["Via", "From", "Call-ID", "CSeq"] {
         msg.add(name, request.text(name));

@@ -138,12 +138,12 @@ impl Msg {
     }
 
     /// Tag of From.
-    pub(crate) fn from_tag(&self) -> String {
+    pub(crate) fn tag_of_from(&self) -> String {
         tag(self.text("From")).unwrap_or_default()
     }
 
     /// Tag of To; empty when there is none.
-    pub(crate) fn to_tag(&self) -> String {
+    pub(crate) fn tag_of_to(&self) -> String {
         tag(self.text("To")).unwrap_or_default()
     }
 

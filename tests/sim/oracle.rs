@@ -379,7 +379,7 @@ impl Oracle {
         };
         let cseq = msg.cseq().0;
         match msg.method() {
-            "INVITE" if !msg.to_tag().is_empty() => self.legs[leg].served = Some(cseq),
+            "INVITE" if !msg.tag_of_to().is_empty() => self.legs[leg].served = Some(cseq),
             "ACK" => {
                 self.legs[leg].unacked.remove(&cseq);
             }
@@ -480,7 +480,7 @@ impl Oracle {
             return;
         }
         attempt.state = State::Final { status };
-        let initial = attempt.msg.to_tag().is_empty();
+        let initial = attempt.msg.tag_of_to().is_empty();
         if initial {
             operation.phase = Phase::Over;
             self.legs[leg].confirmed |= status < 300;

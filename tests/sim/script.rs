@@ -416,7 +416,7 @@ impl Script {
         for name in ["Via", "From"] {
             msg.add(name, request.text(name));
         }
-        let tag = if request.to_tag().is_empty() { ";tag=b1" } else { "" };
+        let tag = if request.tag_of_to().is_empty() { ";tag=b1" } else { "" };
         msg.add("To", format!("{}{tag}", request.text("To")));
         for name in ["Call-ID", "CSeq"] {
             msg.add(name, request.text(name));
@@ -499,8 +499,8 @@ impl Script {
         assert!(is_it, "{name} received {msg}, wanted {what}");
         let end = &mut self.ends[peer];
         if msg.is_response() {
-            let ours = msg.text("Call-ID") == end.call_id && !msg.to_tag().is_empty();
-            if ours && end.sent.as_ref().is_some_and(|m| m.to_tag().is_empty()) {
+            let ours = msg.text("Call-ID") == end.call_id && !msg.tag_of_to().is_empty();
+            if ours && end.sent.as_ref().is_some_and(|m| m.tag_of_to().is_empty()) {
                 end.remote = msg.text("To").to_owned();
                 if let Some(contact) = msg.list("Contact").first() {
                     end.target = message::uri(contact).to_owned();

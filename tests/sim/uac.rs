@@ -355,17 +355,17 @@ impl Peer {
         if msg.text("Call-ID") != leg.call_id || msg.text("From") != request.text("From") {
             return Err("Call-ID or From is not that of the request".to_owned());
         }
-        let to_tag = msg.to_tag();
-        if msg.status() > 100 && to_tag.is_empty() {
+        let tag_of_to = msg.tag_of_to();
+        if msg.status() > 100 && tag_of_to.is_empty() {
             return Err("no To tag".to_owned());
         }
-        let asked = request.to_tag();
-        if !asked.is_empty() && msg.status() > 100 && to_tag != asked {
-            return Err(format!("To tag {to_tag} instead of {asked}"));
+        let asked = request.tag_of_to();
+        if !asked.is_empty() && msg.status() > 100 && tag_of_to != asked {
+            return Err(format!("To tag {tag_of_to} instead of {asked}"));
         }
         let dialog = msg.method() == "INVITE" && matches!(msg.status(), 101..=299);
-        if dialog && !leg.remote_tag.is_empty() && to_tag != leg.remote_tag {
-            return Err(format!("To tag {to_tag} instead of {}", leg.remote_tag));
+        if dialog && !leg.remote_tag.is_empty() && tag_of_to != leg.remote_tag {
+            return Err(format!("To tag {tag_of_to} instead of {}", leg.remote_tag));
         }
         if dialog && asked.is_empty() && msg.list("Record-Route") != leg.record_route {
             return Err(format!("Record-Route {:?}", msg.list("Record-Route")));
@@ -389,7 +389,7 @@ impl Peer {
         }
         let l = &mut self.legs[leg];
         if l.remote_tag.is_empty() {
-            l.remote_tag = msg.to_tag();
+            l.remote_tag = msg.tag_of_to();
             if let Some(contact) = msg.list("Contact").first() {
                 l.remote_target = message::uri(contact).to_owned();
             }
@@ -413,14 +413,14 @@ impl Peer {
 
     fn on_invite_final(&mut self, ctx: &mut Ctx<'_>, index: usize, conn: usize, msg: &Msg) {
         let leg = self.clients[index].leg;
-        let initial = self.clients[index].request.to_tag().is_empty();
+        let initial = self.clients[index].request.tag_of_to().is_empty();
         if self.legs[leg].invite_out == Some(index) {
             self.legs[leg].invite_out = None;
         }
         let was_over = self.legs[leg].state == LegState::Ended;
         if msg.status() < 300 {
             let l = &mut self.legs[leg];
-            l.remote_tag = msg.to_tag();
+            l.remote_tag = msg.tag_of_to();
             if let Some(contact) = msg.list("Contact").first() {
                 l.remote_target = message::uri(contact).to_owned();
             }
@@ -486,7 +486,7 @@ impl Peer {
         let client = &self.clients[index];
         let (leg, id, outcome) = (client.leg, client.id, client.outcome);
         let method = client.request.method().to_owned();
-        let initial = client.request.to_tag().is_empty();
+        let initial = client.request.tag_of_to().is_empty();
         if let (Some(id), Some(outcome)) = (id, outcome) {
             ctx.truth.requests[id].outcome = Some(outcome);
         }

@@ -80,7 +80,7 @@ impl Peer {
         let served = self.served.len() - 1;
         self.served_of.insert(key, served);
         match leg {
-            None if msg.method() == "INVITE" && msg.to_tag().is_empty() => {
+            None if msg.method() == "INVITE" && msg.tag_of_to().is_empty() => {
                 self.on_initial_invite(ctx, served);
             }
             None => {
@@ -122,7 +122,7 @@ impl Peer {
             local: msg.text("To").to_owned(),
             local_tag: format!("t{}", self.unique()),
             remote: strip_tag(msg.text("From")),
-            remote_tag: msg.from_tag(),
+            remote_tag: msg.tag_of_from(),
             remote_target: message::uri(&contact).to_owned(),
             local_contact: self.contact.clone(),
             route: record_route.iter().rev().cloned().collect(),
@@ -367,12 +367,12 @@ impl Peer {
     /// Tags, Route and Request-URI of the dialog.
     fn check_dialog(&self, ctx: &mut Ctx<'_>, leg: usize, msg: &Msg) {
         let l = &self.legs[leg];
-        if msg.from_tag() != l.remote_tag || msg.to_tag() != l.local_tag {
+        if msg.tag_of_from() != l.remote_tag || msg.tag_of_to() != l.local_tag {
             ctx.fail(format!(
                 "{} received {msg}: tags {} {} instead of {} {}",
                 self.name,
-                msg.from_tag(),
-                msg.to_tag(),
+                msg.tag_of_from(),
+                msg.tag_of_to(),
                 l.remote_tag,
                 l.local_tag
             ));
@@ -437,7 +437,7 @@ impl Peer {
         }
         msg.add("From", request.raw("From").unwrap_or(b""));
         let to = request.text("To");
-        if request.to_tag().is_empty() && status != 100 {
+        if request.tag_of_to().is_empty() && status != 100 {
             msg.add("To", format!("{to};tag={tag}"));
         } else {
             msg.add("To", to);
@@ -459,7 +459,7 @@ impl Peer {
             extras = draw_extras(ctx.rng, self.traits.extras_max);
         }
         if let Some(leg) = leg {
-            let initial = request.to_tag().is_empty();
+            let initial = request.tag_of_to().is_empty();
             if invite && matches!(status, 101..=299) {
                 msg.add("Contact", format!("<{}>", self.legs[leg].local_contact));
                 for route in self.legs[leg].record_route.iter().filter(|_| initial) {
@@ -489,7 +489,7 @@ impl Peer {
         }
         match status {
             500 if invite => msg.add("Retry-After", ctx.rng.below(3).to_string()),
-            503 if invite && request.to_tag().is_empty() => {}
+            503 if invite && request.tag_of_to().is_empty() => {}
             503 if invite => {
                 if ctx.rng.chance(700) {
                     let token = *ctx.rng.pick(&["transport-error", "<transport-error>"]);
@@ -523,7 +523,7 @@ impl Peer {
         if l.invite_in == Some(served) {
             l.invite_in = None;
         }
-        let initial = self.served[served].request.to_tag().is_empty();
+        let initial = self.served[served].request.tag_of_to().is_empty();
         if status < 300 {
             if initial && l.state == LegState::Early {
                 l.state = LegState::Confirmed;

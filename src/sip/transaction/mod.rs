@@ -1,6 +1,6 @@
 //! Transactions (RFC 3261 §17) and what they stand on: flows, wheel, generator, actions.
 //!
-//! The four state machines are pure functions in files of their own; [`client`] and [`server`] keep
+//! The four state machines are pure functions in files of their own; `client` and `server` keep
 //! the transactions, find the one a message belongs to, and do what the machines say. All flows are
 //! reliable so far: timers A, E and G are in the machines, and get their drivers with UDP.
 
