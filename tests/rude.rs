@@ -541,7 +541,6 @@ fn hostile_files_are_refused_with_a_line() {
 // What is not so yet: each of these fails, and says what is to become true.
 
 #[test]
-#[ignore = "the ACK of another fork takes the place of the dialog's own"]
 fn repeated_2xx_of_the_answered_dialog_gets_its_ack_and_no_bye_after_a_fork() {
     let mut world = World::new("[0]");
     let mut call = world.call("");
@@ -557,7 +556,6 @@ fn repeated_2xx_of_the_answered_dialog_gets_its_ack_and_no_bye_after_a_fork() {
 }
 
 #[test]
-#[ignore = "whoever repeats a request gets its answers"]
 fn answers_go_to_the_flow_of_the_request_while_it_is_open() {
     let mut world = World::new("[0]");
     let mut caller = Ua::connect(world.server.address);
@@ -576,7 +574,6 @@ fn answers_go_to_the_flow_of_the_request_while_it_is_open() {
 }
 
 #[test]
-#[ignore = "an INVITE of ours above HEAD_BYTES_MAX cannot be read again"]
 fn largest_invite_that_is_taken_can_be_cancelled() {
     let world = World::new("[0]");
     let mut caller = Ua::connect(world.server.address);
@@ -594,7 +591,6 @@ fn largest_invite_that_is_taken_can_be_cancelled() {
 }
 
 #[test]
-#[ignore = "a re-INVITE of ours above HEADERS_MAX cannot be read again, and is repeated as nothing"]
 fn reinvite_with_many_headers_over_many_routes_is_sent_again() {
     let mut world = World::new("[0]");
     let address = world.rude.local_addr().unwrap();
@@ -612,7 +608,6 @@ fn reinvite_with_many_headers_over_many_routes_is_sent_again() {
 }
 
 #[test]
-#[ignore = "a refused INVITE is kept with its body for 64*T1"]
 fn refused_invites_with_large_bodies_take_little_memory() {
     let mut world = World::new("[0]");
     let before = field(&world.stats(), "rss_kib");
@@ -636,7 +631,6 @@ fn refused_invites_with_large_bodies_take_little_memory() {
 }
 
 #[test]
-#[ignore = "the framer's reason is forgotten: 400 where docs/OPTIONS.md says 513"]
 fn what_exceeds_a_limit_of_the_framer_is_answered_513() {
     let world = World::new("[0]");
     let length = options().replace("Content-Length: 0", "Content-Length: 4294967297");
@@ -650,7 +644,6 @@ fn what_exceeds_a_limit_of_the_framer_is_answered_513() {
 }
 
 #[test]
-#[ignore = "Retry-After: 0 is no wait: a thousand attempts a second"]
 fn callee_that_asks_for_no_wait_gets_few_attempts() {
     let mut world = World::new("[0]");
     let mut call = world.call("");

@@ -88,22 +88,25 @@ impl Flow {
         self.ends.get().peer
     }
 
-    /// Queues one message. More than `outbox_bytes_max` queued for a peer that does not read, or
-    /// [`OUTBOX_BYTES_TOTAL_MAX`] for all of the shard: the flow fails.
+    /// Queues one message. More than `outbox_bytes_max` queued for a peer that does not read: the
+    /// flow fails. More than [`OUTBOX_BYTES_TOTAL_MAX`] for all of the shard: the flow that has most
+    /// queued fails, which need not be this one.
     pub(crate) fn send(&self, net: &Net, bytes: &[u8]) {
         match self.state.get() {
             State::Connecting | State::Open => {}
             State::Closing | State::Ending | State::Failed(_) | State::Abandoned => return,
         }
-        let mut outbox = self.outbox.borrow_mut();
-        let flow_bytes = outbox.bytes.len() - outbox.written + bytes.len();
+        if net.queued.get() + bytes.len() > OUTBOX_BYTES_TOTAL_MAX {
+            net.fail_fullest();
+        }
         let shard_bytes = net.queued.get() + bytes.len();
+        let flow_bytes = self.queued() + bytes.len();
         if flow_bytes > net.limits.borrow().outbox_bytes_max || shard_bytes > OUTBOX_BYTES_TOTAL_MAX
         {
-            drop(outbox);
             self.fail(FlowError::OutboxFull);
             return;
         }
+        let mut outbox = self.outbox.borrow_mut();
         if outbox.bytes.capacity() == 0 {
             outbox.bytes = net.pool.borrow_mut().take();
         }
@@ -202,11 +205,21 @@ impl Flow {
         Poll::Ready(Ok(()))
     }
 
+    /// Bytes that wait to be written.
+    pub(super) fn queued(&self) -> usize {
+        let outbox = self.outbox.borrow();
+        outbox.bytes.len() - outbox.written
+    }
+
     /// Forgets what is queued.
     pub(super) fn discard(&self, net: &Net) {
         let outbox = std::mem::take(&mut *self.outbox.borrow_mut());
         let left = outbox.bytes.len() - outbox.written;
         net.queued.set(net.queued.get().saturating_sub(left));
+    }
+
+    /// Nobody wakes the task any more.
+    pub(super) fn forget_task(&self) {
         self.waker.take();
     }
 }

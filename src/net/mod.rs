@@ -44,8 +44,11 @@ pub use tally::{NetStats, REASONS};
 
 /// Bytes of one read: all there is, as a rule. With 4 KiB coalesced traffic costs twice as much.
 const READ_BYTES: usize = 64 << 10;
-/// Bytes queued in all outboxes of a shard; a message that would exceed them closes its flow.
+/// Bytes queued in all outboxes of a shard; a message that would exceed them closes the flow that has
+/// most of them.
 pub const OUTBOX_BYTES_TOTAL_MAX: usize = 1 << 30;
+/// How long a flow may have bytes to write of which the peer takes none; longer closes it.
+pub const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a closed flow may take to write what is queued and to see the peer's end.
 pub const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 /// Flows looked at in one call of [`Net::expire`]: sockets are served between two calls.
@@ -184,6 +187,18 @@ impl Net {
         }
     }
 
+    /// Makes room when all outboxes together are full, at the cost of who fills them most.
+    fn fail_fullest(&self) {
+        let fullest = {
+            let flows = self.flows.borrow();
+            flows.iter().map(|(_, flow)| flow).max_by_key(|flow| flow.queued()).cloned()
+        };
+        if let Some(flow) = fullest {
+            flow.fail(FlowError::OutboxFull);
+            flow.discard(self);
+        }
+    }
+
     fn insert(&self, flow: &Rc<Flow>) {
         let key = self.flows.borrow_mut().insert(Rc::clone(flow));
         flow.key.set(key);
@@ -192,5 +207,6 @@ impl Net {
     fn remove(&self, flow: &Flow) {
         self.flows.borrow_mut().remove(flow.key.get());
         flow.discard(self);
+        flow.forget_task();
     }
 }

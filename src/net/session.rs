@@ -18,7 +18,7 @@ use glommio::net::TcpStream;
 use glommio::timer::Timer;
 
 use super::flow::{Flow, State};
-use super::{Host, Net, next_round};
+use super::{Host, Net, WRITE_TIMEOUT, next_round};
 use crate::sip::FlowError;
 use crate::sip::message::{Frame, Framer};
 use crate::time::Instant;
@@ -35,6 +35,8 @@ pub(super) struct Session {
     first_message: Option<Instant>,
     /// When the unfinished message must be whole.
     message: Option<Instant>,
+    /// When the peer must have taken some of what is queued; `None` while nothing is stuck.
+    stuck: Option<Instant>,
     /// Set after a read that filled the buffer: there is more, but it is the others' turn.
     pause: Option<Timer>,
     /// True when the peer was told that we write no more.
@@ -51,7 +53,16 @@ impl Session {
     ) -> Self {
         let message_bytes_max = net.limits.borrow().message_bytes_max;
         let framer = Framer::new(message_bytes_max);
-        Self { flow, stream, framer, first_message, message: None, pause: None, write_ended: false }
+        Self {
+            flow,
+            stream,
+            framer,
+            first_message,
+            message: None,
+            stuck: None,
+            pause: None,
+            write_ended: false,
+        }
     }
 
     /// Serves the flow until it ends, and closes the socket.
@@ -88,7 +99,7 @@ impl Session {
             }
             // A peer that does not read may still be read from: what it sends is answered into the
             // outbox, up to its bound.
-            if let Poll::Ready(Err(error)) = self.poll_write(host.net(), cx) {
+            if let Poll::Ready(Err(error)) = self.poll_queued(&**host, cx) {
                 return Poll::Ready(Some(error_of(&error)));
             }
             if self.poll_pause(cx).is_pending() || host.poll_may_read(&self.flow).is_pending() {
@@ -147,12 +158,25 @@ impl Session {
         }
     }
 
+    /// Writes what is queued, and watches over a peer that takes none of it.
+    fn poll_queued<H: Host>(&mut self, host: &H, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let before = self.flow.queued();
+        let result = self.poll_write(host.net(), cx);
+        match &result {
+            Poll::Pending if self.stuck.is_none() || self.flow.queued() < before => {
+                self.stuck = Some(host.now() + WRITE_TIMEOUT);
+                self.watch(host);
+            }
+            Poll::Ready(_) if self.stuck.take().is_some() => self.watch(host),
+            Poll::Pending | Poll::Ready(_) => {}
+        }
+        result
+    }
+
     /// Enters the earliest deadline.
     fn watch<H: Host>(&self, host: &H) {
-        let deadline = match (self.first_message, self.message) {
-            (Some(first), Some(message)) => Some(first.min(message)),
-            (first, message) => first.or(message),
-        };
+        let deadlines = [self.first_message, self.message, self.stuck];
+        let deadline = deadlines.into_iter().flatten().min();
         if self.flow.deadline.replace(deadline) != deadline {
             host.net().watch(&self.flow);
             host.rearm();

@@ -126,6 +126,11 @@ impl Dialog {
         request.call_id() == Some(&*self.call_id) && tag == self.remote_tag.as_deref()
     }
 
+    /// True when a response comes from the peer of this dialog, not from another fork.
+    pub(super) fn is_remote(&self, response: View<'_>) -> bool {
+        response.to().and_then(|to| to.tag) == self.remote_tag.as_deref()
+    }
+
     /// Notes the CSeq of a received request; false when it is out of order (RFC 3261 §12.2.2). An
     /// INVITE must be newer; another request may be a repetition over a new connection.
     pub(super) fn accept_cseq(&mut self, cseq: u32, invite: bool) -> bool {

@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use super::actions::{Actions, FlowError, Input, NewFlow, Stats};
 use super::agent::Agent;
-use super::message::{Head, HeadError, Method, Name, View, write};
+use super::message::{FrameError, Head, HeadError, Method, Name, View, write};
 use super::timer::Timer;
 use super::transaction::{Stack, Told};
 use crate::key::{FlowId, ShardId, TimerKey};
@@ -50,7 +50,7 @@ impl Endpoint {
         std::mem::swap(&mut self.stack.out, out);
         match input {
             Input::Message { flow, bytes } => self.on_message(flow, bytes),
-            Input::Unframed { flow, bytes, error: _ } => self.on_unframed(flow, bytes),
+            Input::Unframed { flow, bytes, error } => self.on_unframed(flow, bytes, error),
             Input::FlowOpened { flow } => self.stack.flows.opened(flow),
             Input::FlowFailed { flow, error } => self.on_flow_failed(flow, error),
             Input::Options(options) => self.stack.options = options,
@@ -119,11 +119,12 @@ impl Endpoint {
     }
 
     /// The stream cannot be followed any further: 400 if the head says to whom, and the end.
-    fn on_unframed(&mut self, flow: FlowId, bytes: &[u8]) {
+    fn on_unframed(&mut self, flow: FlowId, bytes: &[u8], error: FrameError) {
         self.stack.counted.messages_bad += 1;
         let mut head = std::mem::take(&mut self.head);
-        let status = head.read(bytes).map_or_else(|error| error.status(), |()| 400);
-        self.answer_bad(flow, View::new(bytes, &head), status);
+        // What could be read of a head that is cut short says to whom the answer goes.
+        let _ = head.read(bytes);
+        self.answer_bad(flow, View::new(bytes, &head), error.status());
         self.head = head;
         self.close(flow);
     }

@@ -46,12 +46,17 @@ impl Cause {
         match self {
             Self::Connect | Self::Flow => delay,
             Self::Unavailable { transport_error, retry_after } => {
-                delay.filter(|_| transport_error).max(retry_after)
+                let asked = retry_after.map(|after| after.max(RETRY_AFTER_MIN));
+                delay.filter(|_| transport_error).max(asked)
             }
-            Self::Busy(pause) => Some(pause),
+            Self::Busy(pause) => Some(pause.max(RETRY_AFTER_MIN)),
         }
     }
 }
+
+/// The least pause that an answer can ask for, T1. A peer that says `Retry-After: 0` and refuses again
+/// was asked a thousand times a second.
+const RETRY_AFTER_MIN: Duration = Duration::from_millis(500);
 
 /// Reads the cause off a final response to a re-INVITE; `None` when it is an answer like any other.
 /// `repeated` when an attempt of the same operation went before; `pause` is what RFC 3261 §14.1
@@ -222,11 +227,7 @@ mod tests {
         assert_eq!(wait(asked(false, 2), delay), Some(2000));
         assert_eq!(wait(asked(true, 2), delay), Some(3000), "the larger of both");
         assert_eq!(wait(asked(true, 4), delay), Some(4000), "the larger of both");
-        assert_eq!(
-            wait(asked(false, 0), Duration::ZERO),
-            Some(0),
-            "asked for, unlike a delay of 0"
-        );
+        assert_eq!(wait(asked(false, 0), Duration::ZERO), Some(500), "at least T1");
         assert_eq!(wait(asked(false, 32), delay), None, "not inside the window");
         let bare = Cause::Unavailable { transport_error: true, retry_after: None };
         assert_eq!(wait(bare, Duration::ZERO), None);

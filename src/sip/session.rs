@@ -141,7 +141,9 @@ impl Leg {
         });
     }
 
-    /// Sends an INVITE; its attempts are this leg's `outgoing` until it is answered.
+    /// Sends an INVITE; its attempts are this leg's `outgoing` until it is answered. False, and nothing
+    /// is sent, when it grew beyond the limits of a message: its ACK, CANCEL and next attempt are
+    /// read off it.
     pub(super) fn send_invite(
         &mut self,
         stack: &mut Stack,
@@ -149,7 +151,7 @@ impl Leg {
         max_forwards: u8,
         offered: bool,
         rest: impl FnOnce(&mut Vec<u8>),
-    ) {
+    ) -> bool {
         let request = NewRequest {
             method: b"INVITE",
             kind: Method::Invite,
@@ -159,6 +161,9 @@ impl Leg {
         };
         let cseq = self.dialog.next_cseq();
         let (branch, bytes) = self.write(stack, &request, cseq, rest);
+        if !stack.can_read(&bytes) {
+            return false;
+        }
         let client = self.attempt(stack, id, branch, cseq, &bytes, T1_64);
         let state = Sent::Attempting(client);
         self.outgoing = Some(Outgoing {
@@ -170,6 +175,7 @@ impl Leg {
             offered,
             cancelled: false,
         });
+        true
     }
 
     /// The attempt failed in transport at `stack.now`: waits for the next one, or says that there

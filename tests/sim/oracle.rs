@@ -511,7 +511,8 @@ impl Oracle {
         if !decisive || orphan {
             return;
         }
-        let retry_after = msg.number("Retry-After").map(|seconds| seconds * SEC);
+        // At least T1: a decision of the server's, docs/ARCHITECTURE.md.
+        let retry_after = msg.number("Retry-After").map(|seconds| (seconds * SEC).max(T1));
         let error_info = msg.text("Error-Info").to_ascii_lowercase().contains("transport-error");
         match status {
             503 if ANSWERS_THAT_START_A_WAIT && (error_info || retry_after.is_some()) => {

@@ -1,10 +1,12 @@
 //! INVITEs inside a call: answers to ours, re-INVITEs of the peers, ACK and CANCEL.
 
-use super::relay::pass_response;
-use super::{Agent, Decision, Sent, Verdict, refuse, respond_busy, rest_of_invite, write};
 use std::rc::Rc;
 use std::time::Duration;
 
+use super::relay::pass_response;
+use super::{
+    Agent, Decision, Sent, Verdict, hops_left, refuse, respond_busy, rest_of_invite, write,
+};
 use crate::key::{ClientId, FlowId, LegId, ServerId, Side};
 use crate::sip::dialog::{Dialog, MAX_FORWARDS, RequestHead};
 use crate::sip::message::{Head, View};
@@ -41,7 +43,7 @@ impl Agent {
         if busy {
             return stack.respond(server, 491);
         }
-        let max_forwards = invite.max_forwards().unwrap_or(MAX_FORWARDS);
+        let max_forwards = hops_left(invite);
         if max_forwards == 0 {
             return stack.respond(server, 483);
         }
@@ -49,14 +51,17 @@ impl Agent {
             return respond_busy(stack, server);
         }
         stack.respond(server, 100);
+        let offered = invite.has_offer();
+        let other = call.leg_mut(id.side.other());
+        let sent = other.send_invite(stack, id.other(), max_forwards - 1, offered, |out| {
+            rest_of_invite(out, invite);
+        });
+        if !sent {
+            return stack.respond(server, 513);
+        }
         let leg = call.leg_mut(id.side);
         leg.dialog.refresh_target(invite);
         leg.incoming = Some(Incoming { server, cseq, initial: false, accepted: None });
-        let offered = invite.has_offer();
-        let other = call.leg_mut(id.side.other());
-        other.send_invite(stack, id.other(), max_forwards - 1, offered, |out| {
-            rest_of_invite(out, invite);
-        });
     }
 
     /// What became of an INVITE of ours on leg `id`.
@@ -264,7 +269,10 @@ impl Agent {
         let leg = call.leg_mut(id.side);
         let Some(outgoing) = &mut leg.outgoing else { return };
         if matches!(outgoing.state, Sent::Answered(..)) {
-            // A repetition: the ACK still waits for its body.
+            // A repetition, whose ACK still waits for its body, or the answer of another fork.
+            if !leg.dialog.is_remote(response) {
+                on_stray_answer(stack, client, flow, response);
+            }
             return;
         }
         let offered = outgoing.offered;
@@ -430,7 +438,8 @@ fn on_stray_answer(stack: &mut Stack, id: ClientId, flow: FlowId, response: View
         bytes
     };
     let ack = write_one(stack, b"ACK", cseq);
-    stack.acknowledge(id, flow, Rc::from(ack));
+    // Not kept: the ACK that is kept is that of the dialog which was taken.
+    stack.out.send(flow, &ack);
     if invite.to().is_some_and(|to| to.tag.is_none()) {
         let bye = write_one(stack, b"BYE", cseq + STRAY_BYE_STEP);
         stack.out.send(flow, &bye);

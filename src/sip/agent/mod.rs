@@ -253,6 +253,12 @@ fn write_retry_after(out: &mut Vec<u8>, seconds: u64) {
     out.extend_from_slice(b"\r\n");
 }
 
+/// Max-Forwards of a request, at most what a request begins with: a loop through several servers ends
+/// after 70 hops, whatever a peer asks for (RFC 3261 §8.1.1.6, §16.6 step 3).
+fn hops_left(request: View<'_>) -> u8 {
+    request.max_forwards().unwrap_or(MAX_FORWARDS).min(MAX_FORWARDS)
+}
+
 /// Answers a request that gets no transaction.
 fn refuse(stack: &mut Stack, flow: FlowId, request: View<'_>, status: u16) {
     stack.respond_once(flow, request, status, |out| write::body(out, b""));

@@ -23,7 +23,7 @@ impl Agent {
         request: View<'_>,
     ) {
         let Some(call) = self.calls.get_mut(from.call) else { return };
-        let max_forwards = request.max_forwards().unwrap_or(super::MAX_FORWARDS);
+        let max_forwards = super::hops_left(request);
         let leg = call.leg_mut(from.side.other());
         if max_forwards == 0 {
             return stack.respond(server, 483);

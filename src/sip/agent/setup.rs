@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use super::{Agent, Call, MAX_FORWARDS, respond_unavailable, rest_of_invite};
+use super::{Agent, Call, hops_left, respond_unavailable, rest_of_invite};
 use crate::key::{CallId, FlowId, LegId, ServerId, Side};
 use crate::options::{DeviceId, ForeignCallers, Options};
 use crate::sip::dialog::Dialog;
@@ -40,7 +40,7 @@ impl Agent {
             Ok(route) => route,
             Err(status) => return stack.respond(server, status),
         };
-        let max_forwards = invite.max_forwards().unwrap_or(MAX_FORWARDS);
+        let max_forwards = hops_left(invite);
         if max_forwards == 0 {
             return stack.respond(server, 483);
         }
@@ -61,9 +61,14 @@ impl Agent {
         });
         let id = LegId { call, side: Side::B };
         let offered = invite.has_offer();
-        call_mut.leg_mut(Side::B).send_invite(stack, id, max_forwards - 1, offered, |out| {
+        let leg = call_mut.leg_mut(Side::B);
+        let sent = leg.send_invite(stack, id, max_forwards - 1, offered, |out| {
             rest_of_invite(out, invite);
         });
+        if !sent {
+            self.calls.remove(call);
+            stack.respond(server, 513);
+        }
     }
 }
 

@@ -114,6 +114,11 @@ impl Stack {
         self.clients.len() < CLIENTS_MAX
     }
 
+    /// True when the message is within the limits of the reader.
+    pub(in crate::sip) fn can_read(&mut self, message: &[u8]) -> bool {
+        self.stored.read(message).is_ok()
+    }
+
     /// Sends a request and waits for its answer.
     pub(in crate::sip) fn start(&mut self, new: NewClient<'_>) -> ClientId {
         let state = match new.method {

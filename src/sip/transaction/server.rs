@@ -15,7 +15,7 @@ use crate::sip::token::Token;
 /// A request that was received.
 #[derive(Debug)]
 pub(in crate::sip) struct Server {
-    /// The request, from which responses copy what they must (RFC 3261 §8.2.6.2).
+    /// The request's head, until it has its final response: that from which responses copy what they must (RFC 3261 §8.2.6.2).
     pub(in crate::sip) request: Rc<[u8]>,
     /// The tag that responses put into To when the request had none.
     pub(in crate::sip) to_tag: Option<Token>,
@@ -71,7 +71,7 @@ impl Stack {
             _ => State::Request(request_server::State::Trying),
         };
         let id = self.servers.insert(Server {
-            request: Rc::from(bytes),
+            request: Rc::from(&bytes[..bytes.len() - request.body().len()]),
             to_tag: None,
             state,
             flow,
@@ -219,6 +219,7 @@ impl Stack {
                 };
                 let (after, _) = invite_server::step(before, event);
                 server.state = State::Invite(after);
+                server.request = Rc::default();
                 let timer = match after {
                     invite_server::State::Accepted => Timer::L(id),
                     _ => Timer::H(id),
@@ -255,8 +256,16 @@ impl Stack {
     }
 
     fn repeat(&mut self, id: ServerId, flow: FlowId) {
+        let peer = self.flows.get(flow).map(|flow| flow.peer.ip());
         let Some(server) = self.servers.get_mut(id) else { return };
-        server.flow = flow;
+        if server.flow != flow {
+            // Responses go down the flow of the request while it is up (RFC 3261 §18.2.2); else a
+            // stranger who repeats a branch would be handed them.
+            if self.flows.get(server.flow).is_some() || peer != Some(server.peer.ip()) {
+                return;
+            }
+            server.flow = flow;
+        }
         let again = match server.state {
             State::Invite(state) => {
                 invite_server::step(state, Event::Invite).1 == invite_server::Effect::Retransmit
