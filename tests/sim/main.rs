@@ -18,4 +18,5 @@ mod server;
 mod truth;
 mod uac;
 mod uas;
+mod vandal;
 mod world;

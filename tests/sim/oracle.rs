@@ -162,6 +162,12 @@ impl Oracle {
         *at = (*at).max(until);
     }
 
+    /// At the other end of the flow is none of the peers.
+    pub(crate) fn is_stranger(&self, shard: usize, flow: FlowId) -> bool {
+        let peer = self.flows.get(&(shard, flow)).map(|flow| flow.peer.ip());
+        !self.addresses.keys().any(|addr| Some(addr.ip()) == peer)
+    }
+
     /// Other options are in force from now on.
     pub(crate) fn on_reload(&mut self, window: u64) {
         self.window = window;
@@ -363,6 +369,10 @@ impl Oracle {
         msg: &Msg,
     ) {
         self.settle(truth, now);
+        if self.is_stranger(shard, flow) {
+            // His words change nothing.
+            return;
+        }
         if msg.is_response() {
             if msg.method() == "INVITE" {
                 self.on_answer(truth, now, shard, flow, msg);

@@ -4,7 +4,7 @@
 //! faults ──► heal ──► liveness ──► hang up ──► nothing is left
 //! ```
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -20,6 +20,7 @@ use crate::peer::{LegState, MS, Peer, SEC, T1, Traits};
 use crate::rng::Rng;
 use crate::server::Server;
 use crate::truth::{Outcome, Side};
+use crate::vandal;
 use crate::world::{Event, World};
 
 /// Something that the story lets happen.
@@ -31,6 +32,8 @@ pub(crate) enum Cue {
     Act { call: usize },
     /// A link dies.
     Fault,
+    /// A stranger sends altered messages.
+    Vandal,
     /// A peer goes away for a time.
     Away,
     /// It is back.
@@ -63,6 +66,9 @@ pub(crate) struct Director {
     silence: u64,
     whole_peer: u64,
     reload_gap: u64,
+    pub(crate) vandal_gap: u64,
+    /// What a stranger overheard.
+    pub(crate) heard: Vec<Vec<u8>>,
     pub(crate) faults: bool,
 }
 
@@ -73,6 +79,25 @@ pub(crate) const SERVER: &str = "10.99.0.1:5060";
 pub(crate) fn peer_addr(index: usize) -> SocketAddr {
     SocketAddr::new(IpAddr::V4(Ipv4Addr::new(10, 0, 0, 1 + index as u8)), 5060)
 }
+
+fn peer_addr6(index: usize) -> SocketAddr {
+    SocketAddr::new(IpAddr::V6(Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, 1 + index as u16)), 5060)
+}
+
+/// The URI a peer wants to be reached at inside its dialogs, in one of the ways that stacks write.
+fn draw_contact(rng: &mut Rng, peer: &Peer) -> String {
+    let (name, host) = (&peer.name, peer.host(1));
+    let ip = host.strip_suffix(":5060").unwrap_or(&host);
+    match rng.below(5) {
+        0 => format!("sip:{name}@{ip}"),
+        1 => format!("sip:{host};transport=tcp"),
+        2 => format!("sip:{name};ext=7:secret@{host};transport=TCP;ob;line=a%3Bb"),
+        _ => format!("sip:{name}@{host};transport=tcp"),
+    }
+}
+
+/// What some stacks put behind the address in a Contact.
+const CONTACT_PARAMS: &str = ";expires=60;+sip.instance=\"<urn:uuid:0>\"";
 
 /// A device entry for a peer.
 pub(crate) fn device(peer: &Peer, dn: &str, retry_after: Option<Duration>) -> Device {
@@ -108,10 +133,13 @@ pub(crate) fn build(seed: u64, keep: Keep) -> World {
     };
     let window_secs = *rng.pick(&[0, 0, 0, 2, 4, 8, 20, 34]);
     world.truth.sent_by = SERVER.to_owned();
+    let ipv6 = rng.chance(200);
     let mut devices = Vec::new();
     for index in 0..peers {
-        let mut peer = Peer::new(index, format!("100{index}"), peer_addr(index), server);
+        let addr = if ipv6 { peer_addr6(index) } else { peer_addr(index) };
+        let mut peer = Peer::new(index, format!("100{index}"), addr, server);
         peer.traits = draw_traits(&mut rng);
+        peer.contact = draw_contact(&mut rng, &peer);
         let own = rng.chance(250).then(|| *rng.pick(&[0, 700, 2_000]));
         let mut entry = device(&peer, &peer.name, own.map(Duration::from_millis));
         match rng.below(4) {
@@ -171,6 +199,9 @@ fn draw_traits(rng: &mut Rng) -> Traits {
         refuses: *rng.pick(&[0, 0, 100]),
         rejects: *rng.pick(&[0, 0, 150]),
         transport_errors: transport_errors * answers,
+        rport: rng.chance(300),
+        names: std::array::from_fn(|_| rng.chance(200)),
+        contact_params: if rng.chance(300) { CONTACT_PARAMS } else { "" },
         pings: *rng.pick(&[0, 0, 100]),
         extras_max: *rng.pick(&[0, 2, 6]),
         delayed_offers: *rng.pick(&[0, 0, 300]),
@@ -202,6 +233,8 @@ fn draw_director(rng: &mut Rng, mass: bool) -> Director {
         silence: *rng.pick(&[0, 0, 2 * SEC, 12 * SEC]),
         whole_peer: if mass { 700 } else { 150 },
         reload_gap: *rng.pick(&[0, 0, 0, 4 * SEC]),
+        vandal_gap: *rng.pick(&[0, 0, 0, 300 * MS]),
+        heard: Vec::new(),
         faults,
     }
 }
@@ -219,6 +252,9 @@ pub(crate) fn play(world: &mut World) {
         if world.director.away_gap > 0 {
             let gap = rng.below(world.director.away_gap);
             world.schedule.after(gap, Event::Cue(Cue::Away));
+        }
+        if world.director.vandal_gap > 0 {
+            world.schedule.after(SEC, Event::Cue(Cue::Vandal));
         }
         if world.director.reload_gap > 0 {
             let gap = rng.below(world.director.reload_gap);
@@ -368,7 +404,8 @@ pub(crate) fn on_cue(world: &mut World, cue: Cue) {
         Cue::Fault if !calm => on_fault(world),
         Cue::Away if !calm => on_away(world),
         Cue::Reload if !calm => on_reload(world),
-        Cue::Call | Cue::Act { .. } | Cue::Fault | Cue::Away | Cue::Reload => {}
+        Cue::Vandal if !calm => vandal::on_cue(world),
+        Cue::Call | Cue::Act { .. } | Cue::Fault | Cue::Away | Cue::Reload | Cue::Vandal => {}
         Cue::Back { peer } => {
             let addr = world.peers[peer].addr;
             world.log.line(world.schedule.now, format_args!("{} is back", addr));
@@ -590,7 +627,13 @@ pub(crate) fn draw_direct(world: &mut World, seed: u64) {
     let mut rng = Rng::new(seed).fork("direct");
     for peer in &mut world.peers {
         let drawn = draw_traits(&mut rng);
-        peer.traits = Traits { record_routes: 0, busy_status: 0, transport_errors: 0, ..drawn };
+        peer.traits = Traits {
+            record_routes: 0,
+            busy_status: 0,
+            transport_errors: 0,
+            names: [false; 3],
+            ..drawn
+        };
     }
     world.oracle.window = 32 * SEC;
     world.director = draw_director(&mut rng, false);

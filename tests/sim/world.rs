@@ -18,6 +18,7 @@ use crate::rng::Rng;
 use crate::scenario::{self, Cue, Director};
 use crate::server::{Mesh, Read, Server, Way};
 use crate::truth::{Call, Truth};
+use crate::vandal;
 
 /// Something that will happen.
 #[derive(Debug)]
@@ -364,6 +365,7 @@ impl World {
     }
 
     fn deliver(&mut self, shard: usize, flow: FlowId, bytes: &[u8]) {
+        vandal::overhear(self, bytes);
         let msg = Msg::parse(bytes);
         match &msg {
             Ok(msg) => self.log.line(
@@ -573,6 +575,10 @@ impl World {
                     format_args!("shard {shard} sends {msg} on {flow:?} #{:08x}", digest(bytes)),
                 );
                 self.oracle.on_send(&mut self.truth, now, shard, flow, &msg);
+            }
+            Err(_) if self.oracle.is_stranger(shard, flow) => {
+                // What he sent is repeated to him in the refusal.
+                self.truth.cover("nonsense refused");
             }
             Err(error) => {
                 let text = String::from_utf8_lossy(bytes).into_owned();
