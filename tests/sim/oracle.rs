@@ -22,7 +22,6 @@ use holdfast::key::FlowId;
 
 use crate::message::Msg;
 use crate::peer::{MS, SEC, T1};
-use crate::scenario::ANSWERS_THAT_START_A_WAIT;
 use crate::truth::{Ended, Side, Truth};
 
 /// How late the server may be: one tick of its wheel, and one for what a turn may leave over.
@@ -524,7 +523,7 @@ impl Oracle {
         let retry_after = msg.number("Retry-After").map(|seconds| seconds * SEC);
         let error_info = msg.text("Error-Info").to_ascii_lowercase().contains("transport-error");
         match status {
-            503 if ANSWERS_THAT_START_A_WAIT && (error_info || retry_after.is_some()) => {
+            503 if (error_info || retry_after.is_some()) => {
                 truth.cover("503 that starts a wait");
                 self.disturbed(peer, now);
                 let delay = self.rules[peer].delay;
@@ -535,10 +534,8 @@ impl Oracle {
                 };
                 self.fail(truth, now, leg, wait);
             }
-            500 if ANSWERS_THAT_START_A_WAIT && retry_after.is_some() && !first => {
-                self.fail(truth, now, leg, retry_after)
-            }
-            491 if ANSWERS_THAT_START_A_WAIT && !first && !operation.cancelled => {
+            500 if retry_after.is_some() && !first => self.fail(truth, now, leg, retry_after),
+            491 if !first && !operation.cancelled => {
                 operation.phase = Phase::Waiting { due: now, exact: false };
             }
             _ => operation.phase = Phase::Over,

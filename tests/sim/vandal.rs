@@ -9,7 +9,8 @@ use std::net::SocketAddr;
 use crate::message::Msg;
 use crate::network::{Cut, Owner};
 use crate::peer::{MS, SEC};
-use crate::scenario::{Cue, SERVER};
+use crate::scenario::Cue;
+use crate::swarm::SERVER;
 use crate::world::{Event, World};
 
 /// Overheard messages that are kept.

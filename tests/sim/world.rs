@@ -15,8 +15,9 @@ use crate::network::{Cut, LinkId, Listener, Network, Owner, Weather};
 use crate::oracle::Oracle;
 use crate::peer::{Ctx, Effect, MS, Peer, PeerTimer, SEC};
 use crate::rng::Rng;
-use crate::scenario::{self, Cue, Director};
+use crate::scenario::{self, Cue};
 use crate::server::{Mesh, Read, Server, Way};
+use crate::swarm::Director;
 use crate::truth::{Call, Truth};
 use crate::vandal;
 
