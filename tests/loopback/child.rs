@@ -35,12 +35,14 @@ pub(crate) struct Setup<'a> {
     pub(crate) address: SocketAddr,
     /// Shell command before the server is executed, such as `ulimit -n 200`.
     pub(crate) before: &'a str,
+    /// More of the configuration.
+    pub(crate) more: &'a str,
 }
 
 impl Default for Setup<'_> {
     fn default() -> Self {
         let callee = free_address();
-        Self { cores: "[0]", callee, address: free_address(), before: "true" }
+        Self { cores: "[0]", callee, address: free_address(), before: "true", more: "" }
     }
 }
 
@@ -58,12 +60,12 @@ impl Server {
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
         let config = std::env::temp_dir()
             .join(format!("holdfast-loopback-{}-{number}.toml", std::process::id()));
-        let Setup { cores, callee, address, before } = setup;
+        let Setup { cores, callee, address, before, more } = setup;
         let text = format!(
             "[server]\nlisten = [\"tcp:{address}\"]\ncores = {cores}\ndrain-timeout = 2\n\
              [TServer]\nretry-after-reliable-transport-error = 200\n\
              [[device]]\ndn = \"7001\"\ntype = \"Extension\"\ncontact = \"sip:7001@127.0.0.1:9\"\n\
-             [[device]]\ndn = \"7002\"\ntype = \"Extension\"\ncontact = \"sip:7002@{callee}\"\n"
+             [[device]]\ndn = \"7002\"\ntype = \"Extension\"\ncontact = \"sip:7002@{callee}\"\n{more}"
         );
         fs::write(&config, text).unwrap();
         let mut child = Command::new("sh")
@@ -103,6 +105,11 @@ impl Server {
     /// Lines of the log that nobody has waited for.
     pub(crate) fn lines(&self) -> Vec<String> {
         self.log.try_iter().collect()
+    }
+
+    #[allow(dead_code)] // For tests/rude.rs.
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
     }
 
     pub(crate) fn signal(&self, name: &str) {
