@@ -11,7 +11,7 @@ use holdfast::time::Instant;
 
 use crate::message::Msg;
 use crate::peer::Peer;
-use crate::scenario::{SERVER, device, peer_addr};
+use crate::swarm::{SERVER, device, peer_addr};
 
 const CALLS: usize = 10_000;
 const DELAY_MILLIS: u64 = 700;

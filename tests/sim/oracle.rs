@@ -22,7 +22,6 @@ use holdfast::key::FlowId;
 
 use crate::message::Msg;
 use crate::peer::{MS, SEC, T1};
-use crate::scenario::ANSWERS_THAT_START_A_WAIT;
 use crate::truth::{Ended, Side, Truth};
 
 /// How late the server may be: one tick of its wheel, and one for what a turn may leave over.
@@ -160,6 +159,12 @@ impl Oracle {
     pub(crate) fn disturbed(&mut self, peer: usize, until: u64) {
         let at = self.disturbed.entry(peer).or_default();
         *at = (*at).max(until);
+    }
+
+    /// At the other end of the flow is none of the peers.
+    pub(crate) fn is_stranger(&self, shard: usize, flow: FlowId) -> bool {
+        let peer = self.flows.get(&(shard, flow)).map(|flow| flow.peer.ip());
+        !self.addresses.keys().any(|addr| Some(addr.ip()) == peer)
     }
 
     /// Other options are in force from now on.
@@ -363,6 +368,10 @@ impl Oracle {
         msg: &Msg,
     ) {
         self.settle(truth, now);
+        if self.is_stranger(shard, flow) {
+            // His words change nothing.
+            return;
+        }
         if msg.is_response() {
             if msg.method() == "INVITE" {
                 self.on_answer(truth, now, shard, flow, msg);
@@ -515,7 +524,7 @@ impl Oracle {
         let retry_after = msg.number("Retry-After").map(|seconds| (seconds * SEC).max(T1));
         let error_info = msg.text("Error-Info").to_ascii_lowercase().contains("transport-error");
         match status {
-            503 if ANSWERS_THAT_START_A_WAIT && (error_info || retry_after.is_some()) => {
+            503 if (error_info || retry_after.is_some()) => {
                 truth.cover("503 that starts a wait");
                 self.disturbed(peer, now);
                 let delay = self.rules[peer].delay;
@@ -526,10 +535,8 @@ impl Oracle {
                 };
                 self.fail(truth, now, leg, wait);
             }
-            500 if ANSWERS_THAT_START_A_WAIT && retry_after.is_some() && !first => {
-                self.fail(truth, now, leg, retry_after)
-            }
-            491 if ANSWERS_THAT_START_A_WAIT && !first && !operation.cancelled => {
+            500 if retry_after.is_some() && !first => self.fail(truth, now, leg, retry_after),
+            491 if !first && !operation.cancelled => {
                 operation.phase = Phase::Waiting { due: now, exact: false };
             }
             _ => operation.phase = Phase::Over,

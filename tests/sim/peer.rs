@@ -93,6 +93,12 @@ pub(crate) struct Traits {
     /// Vias of its requests.
     pub(crate) vias: usize,
     pub(crate) spelling: Spelling,
+    /// Asks for `rport` in its Via (RFC 3581).
+    pub(crate) rport: bool,
+    /// Names itself and its proxies by names instead of addresses: in Via, Contact, Record-Route.
+    pub(crate) names: [bool; 3],
+    /// What follows the address in its Contacts.
+    pub(crate) contact_params: &'static str,
     /// Opens a flow of its own for each call it makes.
     pub(crate) flow_per_call: bool,
     /// Longest answer delay of a re-INVITE and of any other request.
@@ -122,6 +128,9 @@ impl Default for Traits {
             record_routes: 0,
             vias: 1,
             spelling: Spelling::Plain,
+            rport: false,
+            names: [false; 3],
+            contact_params: "",
             flow_per_call: false,
             answer_delay_max: 20 * MS,
             ring_max: SEC,

@@ -11,6 +11,7 @@ use crate::log::Keep;
 use crate::network::Weather;
 use crate::peer::Peer;
 use crate::scenario;
+use crate::swarm;
 use crate::world::World;
 
 /// Seeds of an ordinary test run.
@@ -48,7 +49,7 @@ fn variable(name: &str) -> Option<String> {
 
 /// Runs one seed once.
 fn run_seed(seed: u64, keep: Keep) -> World {
-    let mut world = scenario::build(seed, keep);
+    let mut world = swarm::build(seed, keep);
     scenario::play(&mut world);
     world
 }
@@ -149,10 +150,10 @@ fn peers_understand_each_other_without_a_server() {
         let keep = if variable("HOLDFAST_TRACE").is_some() { Keep::Print } else { Keep::Hash };
         let mut world = World::new(seed, weather, keep);
         world.truth.direct = true;
-        let (a, b) = (scenario::peer_addr(0), scenario::peer_addr(1));
+        let (a, b) = (swarm::peer_addr(0), swarm::peer_addr(1));
         world.add_peer(Peer::new(0, "1000".to_owned(), a, b));
         world.add_peer(Peer::new(1, "1001".to_owned(), b, a));
-        scenario::draw_direct(&mut world, seed);
+        swarm::draw_direct(&mut world, seed);
         scenario::play(&mut world);
         assert_eq!(world.truth.failures, Vec::<String>::new(), "seed {seed}");
         established += world.truth.coverage.get("call established").copied().unwrap_or(0);

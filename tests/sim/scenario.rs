@@ -1,25 +1,21 @@
-//! A seed's story: which peers, features and faults there are, and what happens when.
+//! A seed's story: the phases of a run, and what happens in them.
 //!
 //! ```text
 //! faults ──► heal ──► liveness ──► hang up ──► nothing is left
 //! ```
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use holdfast::options::{Device, DeviceKind, Options};
+use holdfast::options::Options;
 use holdfast::sip::Input;
 use holdfast::time::Instant;
 
-use crate::log::Keep;
-use crate::message::Spelling;
-use crate::network::{Cut, Flight, LinkId, Listener, Network, Owner, Weather};
-use crate::oracle::Rules;
-use crate::peer::{LegState, MS, Peer, SEC, T1, Traits};
+use crate::network::{Cut, Flight, LinkId, Listener, Network, Owner};
+use crate::peer::{LegState, MS, SEC, T1};
 use crate::rng::Rng;
-use crate::server::Server;
 use crate::truth::{Outcome, Side};
+use crate::vandal;
 use crate::world::{Event, World};
 
 /// Something that the story lets happen.
@@ -31,6 +27,8 @@ pub(crate) enum Cue {
     Act { call: usize },
     /// A link dies.
     Fault,
+    /// A stranger sends altered messages.
+    Vandal,
     /// A peer goes away for a time.
     Away,
     /// It is back.
@@ -39,171 +37,6 @@ pub(crate) enum Cue {
     Reload,
     /// The next proof that a call is up.
     Probe { call: usize, stage: u8, tries: u8, waiting: Option<(usize, usize)> },
-}
-
-/// What the seed enables.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Director {
-    /// No more new calls, actions or faults.
-    pub(crate) calm: bool,
-    /// Methods that peers use in dialogs.
-    methods: Vec<&'static str>,
-    /// In 1000 actions: BYE, CANCEL, glare.
-    byes: u64,
-    cancels: u64,
-    glares: u64,
-    act_gap: u64,
-    calls_left: u64,
-    call_gap: u64,
-    fault_gap: u64,
-    away_gap: u64,
-    away_max: u64,
-    /// In 1000 writes a link dies around one: requests INVITE, 1xx, 2xx, ACK, anything else.
-    write_faults: [u64; 5],
-    silence: u64,
-    whole_peer: u64,
-    reload_gap: u64,
-    pub(crate) faults: bool,
-}
-
-/// Where the server listens.
-pub(crate) const SERVER: &str = "10.99.0.1:5060";
-
-/// The address of a peer.
-pub(crate) fn peer_addr(index: usize) -> SocketAddr {
-    SocketAddr::new(IpAddr::V4(Ipv4Addr::new(10, 0, 0, 1 + index as u8)), 5060)
-}
-
-/// A device entry for a peer.
-pub(crate) fn device(peer: &Peer, dn: &str, retry_after: Option<Duration>) -> Device {
-    Device {
-        dn: Some(dn.to_owned()),
-        prefix: None,
-        kind: DeviceKind::Extension,
-        contact: format!("sip:{};transport=tcp", peer.addr),
-        address: peer.addr,
-        contact_has_user: false,
-        retry_after,
-    }
-}
-
-/// The world of a seed, before anything happened.
-pub(crate) fn build(seed: u64, keep: Keep) -> World {
-    let mut rng = Rng::new(seed).fork("swarm");
-    let weather = *rng.pick(&[
-        Weather::PERFECT,
-        Weather { latency: [100, 900], jitter: 0, splits: 0 },
-        Weather { latency: [MS, 20 * MS], jitter: 5 * MS, splits: 50 },
-        Weather { latency: [10 * MS, 150 * MS], jitter: 60 * MS, splits: 300 },
-    ]);
-    let mut world = World::new(seed, weather, keep);
-    let mass = rng.chance(40);
-    let peers = if mass { 2 } else { rng.range(2, 5) as usize };
-    let server: SocketAddr = SERVER.parse().unwrap_or_else(|_| peer_addr(99));
-    let delay = match rng.below(8) {
-        0 => 0,
-        1 => rng.range(1, 400),
-        2 => rng.range(5_000, 12_000),
-        _ => rng.range(500, 5_000),
-    };
-    let window_secs = *rng.pick(&[0, 0, 0, 2, 4, 8, 20, 34]);
-    world.truth.sent_by = SERVER.to_owned();
-    let mut devices = Vec::new();
-    for index in 0..peers {
-        let mut peer = Peer::new(index, format!("100{index}"), peer_addr(index), server);
-        peer.traits = draw_traits(&mut rng);
-        let own = rng.chance(250).then(|| *rng.pick(&[0, 700, 2_000]));
-        let mut entry = device(&peer, &peer.name, own.map(Duration::from_millis));
-        match rng.below(4) {
-            0 => {
-                entry.contact = format!("sip:inbox-{index}@{};transport=tcp", peer.addr);
-                entry.contact_has_user = true;
-                peer.route_uri = Some(entry.contact.clone());
-            }
-            1 => {
-                entry.kind = DeviceKind::Trunk;
-                entry.prefix = Some(format!("9{index}"));
-            }
-            _ => {}
-        }
-        world.oracle.rules.push(Rules { delay: own.unwrap_or(delay) * MS });
-        world.oracle.addresses.insert(peer.addr, index);
-        devices.push(entry);
-        world.add_peer(peer);
-    }
-    let mut options = Options::default().with_devices(devices);
-    options.sent_by = SERVER.to_owned();
-    options.retry_after = Duration::from_millis(delay);
-    options.sip_invite_timeout = Duration::from_secs(window_secs);
-    world.oracle.window = options.window().as_micros() as u64;
-    let shards = rng.range(1, 3) as usize;
-    let mut running = Server::new(server, shards, options, rng.fork("server"));
-    running.mesh_delay = *rng.pick(&[0, 0, 50, 2 * MS]);
-    world.server = Some(running);
-    world.director = draw_director(&mut rng, mass);
-    world
-}
-
-/// Peers also answer a re-INVITE with what RFC 3261 or a proxy lets them, and the server must wait:
-/// 503 with Error-Info or Retry-After, 500 and 491 to a repeated attempt (`recovery` F3, F4, §4.7).
-pub(crate) const ANSWERS_THAT_START_A_WAIT: bool = true;
-
-fn draw_traits(rng: &mut Rng) -> Traits {
-    let busy_status = *rng.pick(&[0, 0, 0, 500, 491]);
-    let transport_errors = *rng.pick(&[0, 0, 0, 100]);
-    let answers = u64::from(ANSWERS_THAT_START_A_WAIT);
-    Traits {
-        responds_on_new_flow: rng.chance(700),
-        busy_status: busy_status * answers as u16,
-        reliable: rng.chance(300),
-        record_routes: *rng.pick(&[0, 0, 1, 2]),
-        vias: *rng.pick(&[1, 1, 2, 3]),
-        spelling: *rng.pick(&[
-            Spelling::Plain,
-            Spelling::Plain,
-            Spelling::Compact,
-            Spelling::Shouted,
-            Spelling::Spaced,
-        ]),
-        flow_per_call: rng.chance(300),
-        answer_delay_max: *rng.pick(&[1, 20 * MS, 300 * MS, 2 * SEC]),
-        ring_max: *rng.pick(&[1, SEC, 8 * SEC]),
-        refuses: *rng.pick(&[0, 0, 100]),
-        rejects: *rng.pick(&[0, 0, 150]),
-        transport_errors: transport_errors * answers,
-        pings: *rng.pick(&[0, 0, 100]),
-        extras_max: *rng.pick(&[0, 2, 6]),
-        delayed_offers: *rng.pick(&[0, 0, 300]),
-    }
-}
-
-fn draw_director(rng: &mut Rng, mass: bool) -> Director {
-    let mut methods = vec!["INVITE", "INVITE"];
-    for method in ["UPDATE", "INFO", "MESSAGE", "OPTIONS", "REFER", "XYZZY", "INVITE", "INVITE"] {
-        if rng.chance(500) {
-            methods.push(method);
-        }
-    }
-    let faults = rng.chance(900);
-    let sometimes = |rng: &mut Rng, most: u64| if rng.chance(500) { rng.below(most) } else { 0 };
-    Director {
-        calm: false,
-        methods,
-        byes: *rng.pick(&[0, 0, 30]),
-        cancels: *rng.pick(&[0, 100, 300]),
-        glares: *rng.pick(&[0, 50, 200]),
-        act_gap: *rng.pick(&[300 * MS, SEC, 3 * SEC]) * if mass { 10 } else { 1 },
-        calls_left: if mass { rng.range(50, 80) } else { rng.range(1, 7) },
-        call_gap: if mass { 20 * MS } else { *rng.pick(&[100 * MS, 2 * SEC]) },
-        fault_gap: *rng.pick(&[0, 500 * MS, 2 * SEC, 6 * SEC]),
-        away_gap: *rng.pick(&[0, 0, 3 * SEC, 10 * SEC]),
-        away_max: *rng.pick(&[SEC, 5 * SEC, 40 * SEC]),
-        write_faults: std::array::from_fn(|_| sometimes(rng, if mass { 10 } else { 150 })),
-        silence: *rng.pick(&[0, 0, 2 * SEC, 12 * SEC]),
-        whole_peer: if mass { 700 } else { 150 },
-        reload_gap: *rng.pick(&[0, 0, 0, 4 * SEC]),
-        faults,
-    }
 }
 
 /// Runs a world's story to its end; the failures are in its book.
@@ -219,6 +52,9 @@ pub(crate) fn play(world: &mut World) {
         if world.director.away_gap > 0 {
             let gap = rng.below(world.director.away_gap);
             world.schedule.after(gap, Event::Cue(Cue::Away));
+        }
+        if world.director.vandal_gap > 0 {
+            world.schedule.after(SEC, Event::Cue(Cue::Vandal));
         }
         if world.director.reload_gap > 0 {
             let gap = rng.below(world.director.reload_gap);
@@ -368,7 +204,8 @@ pub(crate) fn on_cue(world: &mut World, cue: Cue) {
         Cue::Fault if !calm => on_fault(world),
         Cue::Away if !calm => on_away(world),
         Cue::Reload if !calm => on_reload(world),
-        Cue::Call | Cue::Act { .. } | Cue::Fault | Cue::Away | Cue::Reload => {}
+        Cue::Vandal if !calm => vandal::on_cue(world),
+        Cue::Call | Cue::Act { .. } | Cue::Fault | Cue::Away | Cue::Reload | Cue::Vandal => {}
         Cue::Back { peer } => {
             let addr = world.peers[peer].addr;
             world.log.line(world.schedule.now, format_args!("{} is back", addr));
@@ -583,17 +420,4 @@ fn on_probe(world: &mut World, call: usize, stage: u8, tries: u8, waiting: Optio
     }
     let cue = Cue::Probe { call, stage, tries, waiting };
     world.schedule.after(300 * MS, Event::Cue(cue));
-}
-
-/// Two peers that talk to each other without a server and without faults.
-pub(crate) fn draw_direct(world: &mut World, seed: u64) {
-    let mut rng = Rng::new(seed).fork("direct");
-    for peer in &mut world.peers {
-        let drawn = draw_traits(&mut rng);
-        peer.traits = Traits { record_routes: 0, busy_status: 0, transport_errors: 0, ..drawn };
-    }
-    world.oracle.window = 32 * SEC;
-    world.director = draw_director(&mut rng, false);
-    world.director.faults = false;
-    world.director.calls_left = 4;
 }

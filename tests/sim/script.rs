@@ -26,8 +26,9 @@ use crate::message::{self, Msg};
 use crate::network::{Cut, Listener, Owner, Weather};
 use crate::peer::{MS, Peer, SEC};
 use crate::rng::Rng;
-use crate::scenario::{SERVER, cut_peer, device, peer_addr};
+use crate::scenario::cut_peer;
 use crate::server::Server;
+use crate::swarm::{SERVER, device, peer_addr};
 use crate::uas::reason;
 use crate::world::World;
 
@@ -41,6 +42,7 @@ pub(crate) const B: usize = 1;
 pub(crate) struct Request {
     method: &'static str,
     cseq: Option<u32>,
+    max_forwards: Option<u8>,
     headers: Vec<(&'static str, String)>,
     body: Vec<u8>,
 }
@@ -59,6 +61,12 @@ impl Request {
     /// With this CSeq number instead of the next.
     pub(crate) fn cseq(mut self, cseq: u32) -> Self {
         self.cseq = Some(cseq);
+        self
+    }
+
+    /// With this many hops left.
+    pub(crate) fn max_forwards(mut self, hops: u8) -> Self {
+        self.max_forwards = Some(hops);
         self
     }
 
@@ -265,6 +273,11 @@ impl Script {
         self.mark();
     }
 
+    /// Connections opened since the clock moved, or since the script last looked.
+    pub(crate) fn connections(&self) -> usize {
+        self.world.net.links.len() - self.links_seen
+    }
+
     /// Every flow of a peer is reset: both ends see it now.
     pub(crate) fn reset(&mut self, peer: usize) {
         cut_peer(&mut self.world, peer, Cut::RESET);
@@ -334,7 +347,8 @@ impl Script {
     fn in_dialog(&mut self, peer: usize, method: &str, cseq: u32, request: &Request) -> Msg {
         let end = &self.ends[peer];
         let (addr, contact) = (self.world.peers[peer].addr, &self.world.peers[peer].contact);
-        let mut msg = Msg::request(method, &end.target).with("Max-Forwards", "70");
+        let hops = request.max_forwards.unwrap_or(70).to_string();
+        let mut msg = Msg::request(method, &end.target).with("Max-Forwards", hops);
         msg.add("From", &end.local);
         msg.add("To", &end.remote);
         msg.add("Call-ID", &end.call_id);
@@ -451,6 +465,7 @@ impl Script {
             let conn = peer.flow_to(ctx, outbound, None, false);
             peer.send(ctx, conn, bytes.to_vec());
         });
+        self.mark();
         self.settle();
     }
 

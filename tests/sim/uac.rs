@@ -64,12 +64,27 @@ impl Peer {
         self.send_in_dialog(ctx, leg, "INVITE");
     }
 
+    /// How the peer names itself: in Via, Contact, Record-Route.
+    pub(crate) fn host(&self, place: usize) -> String {
+        if self.traits.names[place] {
+            format!("host-{}.sim.example", self.index)
+        } else {
+            self.addr.to_string()
+        }
+    }
+
+    /// The Contact of a leg, with its parameters.
+    pub(crate) fn contact_of(&self, leg: usize) -> String {
+        format!("<{}>{}", self.legs[leg].local_contact, self.traits.contact_params)
+    }
+
     /// The Record-Route entries of the proxies this peer pretends to be behind.
     pub(crate) fn draw_record_routes(&mut self) -> Vec<String> {
         (0..self.traits.record_routes)
             .map(|_| {
                 self.serial += 1;
-                format!("<sip:{};transport=tcp;lr;hop={}>", self.addr, self.serial)
+                let host = self.host(2);
+                format!("<sip:{host};transport=tcp;lr;hop={}>", self.serial)
             })
             .collect()
     }
@@ -157,7 +172,7 @@ impl Peer {
             }
         }
         if matches!(method, "INVITE" | "UPDATE" | "REFER" | "NOTIFY") {
-            msg.add("Contact", format!("<{}>", self.legs[leg].local_contact));
+            msg.add("Contact", self.contact_of(leg));
         }
         (msg, extras, delayed_offer)
     }
@@ -168,8 +183,9 @@ impl Peer {
             self.legs[leg].cseq += 1;
         }
         let l = &self.legs[leg];
+        let rport = if self.traits.rport { ";rport" } else { "" };
         let mut msg = Msg::request(method, &l.remote_target)
-            .with("Via", format!("SIP/2.0/TCP {};branch={branch}", self.addr));
+            .with("Via", format!("SIP/2.0/TCP {};branch={branch}{rport}", self.host(0)));
         for hop in 1..self.traits.vias {
             msg.add("Via", format!("SIP/2.0/UDP 192.0.2.{hop}:5060;branch=z9hG4bKbelow{hop}"));
         }

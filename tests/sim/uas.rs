@@ -461,7 +461,7 @@ impl Peer {
         if let Some(leg) = leg {
             let initial = request.tag_of_to().is_empty();
             if invite && matches!(status, 101..=299) {
-                msg.add("Contact", format!("<{}>", self.legs[leg].local_contact));
+                msg.add("Contact", self.contact_of(leg));
                 for route in self.legs[leg].record_route.iter().filter(|_| initial) {
                     msg.add("Record-Route", route);
                 }

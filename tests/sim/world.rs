@@ -15,9 +15,11 @@ use crate::network::{Cut, LinkId, Listener, Network, Owner, Weather};
 use crate::oracle::Oracle;
 use crate::peer::{Ctx, Effect, MS, Peer, PeerTimer, SEC};
 use crate::rng::Rng;
-use crate::scenario::{self, Cue, Director};
+use crate::scenario::{self, Cue};
 use crate::server::{Mesh, Read, Server, Way};
+use crate::swarm::Director;
 use crate::truth::{Call, Truth};
+use crate::vandal;
 
 /// Something that will happen.
 #[derive(Debug)]
@@ -364,6 +366,7 @@ impl World {
     }
 
     fn deliver(&mut self, shard: usize, flow: FlowId, bytes: &[u8]) {
+        vandal::overhear(self, bytes);
         let msg = Msg::parse(bytes);
         match &msg {
             Ok(msg) => self.log.line(
@@ -573,6 +576,10 @@ impl World {
                     format_args!("shard {shard} sends {msg} on {flow:?} #{:08x}", digest(bytes)),
                 );
                 self.oracle.on_send(&mut self.truth, now, shard, flow, &msg);
+            }
+            Err(_) if self.oracle.is_stranger(shard, flow) => {
+                // What he sent is repeated to him in the refusal.
+                self.truth.cover("nonsense refused");
             }
             Err(error) => {
                 let text = String::from_utf8_lossy(bytes).into_owned();
