@@ -130,7 +130,7 @@ impl Endpoint {
     }
 
     fn answer_bad(&mut self, flow: FlowId, message: View<'_>, status: u16) -> bool {
-        let can_answer = is_answerable(message);
+        let can_answer = is_answerable(message) && message.method() != Method::Ack;
         if can_answer {
             self.stack.respond_once(flow, message, status, |out| write::body(out, b""));
         }

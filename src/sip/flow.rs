@@ -121,10 +121,13 @@ impl Flows {
 }
 
 impl Flow {
-    /// The client transactions that wait, in the order they came as far as none was answered in
-    /// between.
+    /// The client transactions that wait, in the order they came: what is sent again must not
+    /// overtake (RFC 3261 §12.2.2).
     pub(super) fn into_waiting(self) -> Vec<ClientId> {
-        self.waiting
+        let mut waiting = self.waiting;
+        // Answers in between have put the last ones first; generations count insertions.
+        waiting.sort_unstable_by_key(|ClientId(key)| key.generation);
+        waiting
     }
 }
 
@@ -137,7 +140,7 @@ mod tests {
     use crate::key::Key;
 
     fn client(index: u32) -> ClientId {
-        ClientId(Key { index, generation: 1 })
+        ClientId(Key { index, generation: index + 1 })
     }
 
     #[test]

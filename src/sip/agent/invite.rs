@@ -403,15 +403,17 @@ fn glare_pause(stack: &mut Stack, side: Side) -> Duration {
 /// An answer whose call or operation is over: a 2xx gets its ACK, once more if it had one, and when
 /// it makes a dialog that nobody wants, its BYE (RFC 3261 §13.2.2.4).
 fn on_stray_answer(stack: &mut Stack, id: ClientId, flow: FlowId, response: View<'_>) {
+    if (101..200).contains(&response.status()) {
+        return stack.cancel_late(id);
+    }
     if !(200..300).contains(&response.status()) {
         return;
     }
     let Some(client) = stack.client(id) else { return };
     let (request, cseq) = (Rc::clone(&client.request), client.cseq);
     let tag = response.to().and_then(|to| to.tag).unwrap_or_default();
-    if let Some(ack) = client.ack.clone()
-        && ack_tag(&ack).as_deref() == Some(tag)
-    {
+    let known = client.acks.iter().find(|ack| ack_tag(ack).as_deref() == Some(tag)).cloned();
+    if let Some(ack) = known {
         return stack.acknowledge(id, flow, ack);
     }
     let mut head = Head::new();
@@ -438,8 +440,7 @@ fn on_stray_answer(stack: &mut Stack, id: ClientId, flow: FlowId, response: View
         bytes
     };
     let ack = write_one(stack, b"ACK", cseq);
-    // Not kept: the ACK that is kept is that of the dialog which was taken.
-    stack.out.send(flow, &ack);
+    stack.acknowledge(id, flow, Rc::from(ack));
     if invite.to().is_some_and(|to| to.tag.is_none()) {
         let bye = write_one(stack, b"BYE", cseq + STRAY_BYE_STEP);
         stack.out.send(flow, &bye);

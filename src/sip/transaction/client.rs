@@ -19,8 +19,8 @@ pub(in crate::sip) struct Client {
     pub(in crate::sip) owner: Owner,
     /// The bytes sent, kept once for every use: retransmission, ACK, CANCEL, the next attempt.
     pub(in crate::sip) request: Rc<[u8]>,
-    /// The ACK of the 2xx, sent again when the 2xx is.
-    pub(in crate::sip) ack: Option<Rc<[u8]>>,
+    /// The ACK of the 2xx, sent again when the 2xx is; one for each fork that answered.
+    pub(in crate::sip) acks: Vec<Rc<[u8]>>,
     method: Method,
     cookie: u64,
     flow: FlowId,
@@ -33,6 +33,10 @@ pub(in crate::sip) struct Client {
     reconnected: bool,
     cancel: Cancel,
 }
+
+/// Forks of an INVITE whose ACK is kept; a further one is acknowledged anew, and gets its BYE, each
+/// time its 2xx comes.
+const FORKS_MAX: usize = 8;
 
 /// The machine that a client transaction follows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -130,7 +134,7 @@ impl Stack {
             cseq: new.cseq,
             owner: new.owner,
             request: Rc::clone(new.request),
-            ack: None,
+            acks: Vec::new(),
             method: new.method,
             cookie: new.branch.cookie,
             flow: new.flow,
@@ -159,8 +163,11 @@ impl Stack {
     /// Keeps the ACK of a 2xx for as long as the 2xx may be repeated, and sends it.
     pub(in crate::sip) fn acknowledge(&mut self, id: ClientId, flow: FlowId, ack: Rc<[u8]>) {
         self.out.send(flow, &ack);
-        if let Some(client) = self.clients.get_mut(id) {
-            client.ack = Some(ack);
+        if let Some(client) = self.clients.get_mut(id)
+            && client.acks.len() < FORKS_MAX
+            && !client.acks.contains(&ack)
+        {
+            client.acks.push(ack);
         }
     }
 
@@ -344,6 +351,16 @@ impl Stack {
         let flow = client.flow;
         self.wait_on(id, flow);
         self.set_client_timer(id, more, Timer::B(id));
+    }
+
+    /// A device answers provisionally to an attempt that was given up and that nobody waits for: it
+    /// rings, and is cancelled.
+    pub(in crate::sip) fn cancel_late(&mut self, id: ClientId) {
+        let orphan = State::Invite(invite_client::State::Orphaned);
+        if self.clients.get(id).is_some_and(|client| client.state == orphan) {
+            self.adopt(id);
+            self.cancel(id);
+        }
     }
 
     fn client_flow_failed(&mut self, id: ClientId, was_open: bool) -> Option<Told> {
