@@ -3,6 +3,7 @@
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::Duration;
 
@@ -153,7 +154,7 @@ impl World {
         let mut options = Options::default();
         options.limits = limits;
         let options = Arc::new(options);
-        let plan = Plan { listen: vec!["127.0.0.1:0".parse().unwrap()], cores, options };
+        let plan = Plan { listen: vec![own_address()], cores, options };
         let (sender, events) = channel();
         let shards = start_with(plan, move |shard, _, _| Servant {
             shard,
@@ -241,4 +242,12 @@ impl Client {
     pub(super) fn reset(self) {
         SockRef::from(&self.stream).set_linger(Some(Duration::ZERO)).unwrap();
     }
+}
+
+/// Port 0 of a loopback address that no other world has: a port that one test lets go of is not
+/// taken by the next while the first still looks.
+fn own_address() -> SocketAddr {
+    static WORLDS: AtomicU8 = AtomicU8::new(1);
+    let world = WORLDS.fetch_add(1, Ordering::Relaxed);
+    SocketAddr::from(([127, 77, 0, world.max(1)], 0))
 }
