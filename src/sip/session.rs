@@ -40,6 +40,8 @@ pub(super) struct Leg {
     pub(super) device: Option<DeviceId>,
     /// The flow that the peer was last heard on.
     pub(super) flow: Option<FlowId>,
+    /// CSeq of the last INVITE of ours, which a PRACK names even after its 2xx.
+    pub(super) invite_cseq: Option<u32>,
     /// Where to go when the dialog's next hop is no address.
     pub(super) fallback: SocketAddr,
     pub(super) outgoing: Option<Outgoing>,
@@ -358,6 +360,7 @@ impl Leg {
         timeout: Duration,
     ) -> ClientId {
         let (flow, target) = self.choose_flow(stack);
+        self.invite_cseq = Some(cseq);
         stack.start(NewClient {
             branch,
             method: Method::Invite,

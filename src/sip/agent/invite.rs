@@ -13,7 +13,7 @@ use crate::sip::message::{Head, View};
 use crate::sip::recovery::{Cause, Late, cause_of, decide_late};
 use crate::sip::session::Incoming;
 use crate::sip::token::Token;
-use crate::sip::transaction::Stack;
+use crate::sip::transaction::{Stack, Told};
 
 impl Agent {
     /// A re-INVITE: glare and order first (RFC 3261 §14.2), then on to the other leg.
@@ -69,13 +69,13 @@ impl Agent {
         &mut self,
         stack: &mut Stack,
         id: LegId,
-        client: ClientId,
-        verdict: Verdict,
+        told: Told,
         response: Option<(FlowId, View<'_>)>,
     ) {
-        match (verdict, response) {
+        let client = told.client;
+        match (told.verdict, response) {
             (Verdict::Answered { late }, Some((flow, response))) => {
-                if self.is_under_way(stack, id, client, late) {
+                if self.is_under_way(id, told, late) {
                     self.on_invite_answered(stack, id, client, late, flow, response);
                 } else {
                     on_stray_answer(stack, client, flow, response);
@@ -174,15 +174,14 @@ impl Agent {
     }
 
     /// True when the answer concerns the operation that its leg has under way.
-    fn is_under_way(&self, stack: &Stack, id: LegId, client: ClientId, late: bool) -> bool {
+    fn is_under_way(&self, id: LegId, told: Told, late: bool) -> bool {
         let Some(call) = self.calls.get(id.call) else { return false };
         let Some(outgoing) = &call.leg(id.side).outgoing else { return false };
         let current = match outgoing.state {
-            Sent::Attempting(current) | Sent::Answered(current, _) => current == client,
+            Sent::Attempting(current) | Sent::Answered(current, _) => current == told.client,
             Sent::Waiting => false,
         };
-        let of_this = || stack.client(client).is_none_or(|it| it.cseq >= outgoing.first_cseq);
-        current || (late && of_this())
+        current || (late && told.cseq >= outgoing.first_cseq)
     }
 
     fn on_invite_answered(
@@ -238,6 +237,8 @@ impl Agent {
                 leg.acknowledge(stack, client, flow, |out| write::body(out, b""));
                 false
             }
+            // A newer attempt has its 2xx already, and only its ACK is still to go.
+            Late::EndLeg if matches!(outgoing.state, Sent::Answered(..)) => false,
             Late::EndLeg => {
                 self.release_gone(stack, id, response.status());
                 false
@@ -368,15 +369,15 @@ impl Agent {
         if !established {
             return self.release_unanswered(stack, id.call, 408);
         }
+        if outgoing.cancelled {
+            leg.end_outgoing(stack, false);
+            return self.fail_incoming(stack, id.other(), 487);
+        }
         if outgoing.recovery.is_some() {
             if !leg.extend(stack, client) {
                 self.give_up(stack, id);
             }
             return;
-        }
-        if outgoing.cancelled {
-            leg.end_outgoing(stack, false);
-            return self.fail_incoming(stack, id.other(), 487);
         }
         self.release_gone(stack, id, 408);
     }
@@ -412,7 +413,7 @@ fn on_stray_answer(stack: &mut Stack, id: ClientId, flow: FlowId, response: View
     let Some(client) = stack.client(id) else { return };
     let (request, cseq) = (Rc::clone(&client.request), client.cseq);
     let tag = response.to().and_then(|to| to.tag).unwrap_or_default();
-    let known = client.acks.iter().find(|ack| ack_tag(ack).as_deref() == Some(tag)).cloned();
+    let known = client.acks.iter().find(|ack| ack_tag(ack).unwrap_or_default() == tag).cloned();
     if let Some(ack) = known {
         return stack.acknowledge(id, flow, ack);
     }

@@ -23,7 +23,7 @@ use super::session::{Leg, Sent, Unacknowledged};
 use super::timer::Timer;
 use super::token::Token;
 use super::transaction::{Owner, Received, Stack, Told, Verdict};
-use crate::key::{CallId, ClientId, FlowId, LegId, ServerId, Side, Slab};
+use crate::key::{CallId, FlowId, LegId, ServerId, Side, Slab};
 
 use super::dialog::MAX_FORWARDS;
 
@@ -115,9 +115,7 @@ impl Agent {
             (Owner::Relay { from, .. }, Verdict::Failed { .. } | Verdict::Answered { .. }, _) => {
                 stack.respond(from, 503);
             }
-            (Owner::Leg(leg), verdict, response) => {
-                self.on_invite_told(stack, leg, told.client, verdict, response);
-            }
+            (Owner::Leg(leg), _, response) => self.on_invite_told(stack, leg, told, response),
         }
     }
 
@@ -162,7 +160,9 @@ impl Agent {
         request: View<'_>,
         tag: &[u8],
     ) {
-        let Some(id) = self.find(stack, tag, request) else { return stack.respond(server, 481) };
+        let Some(id) = self.find(stack, tag, request) else {
+            return stack.refuse(server, 481);
+        };
         let Some(call) = self.calls.get_mut(id.call) else { return };
         let leg = call.leg_mut(id.side);
         let method = request.method();
@@ -219,17 +219,6 @@ impl Agent {
     }
 }
 
-impl Leg {
-    /// CSeq of the INVITE of ours that is under way on this leg.
-    fn invite_cseq(&self, stack: &Stack) -> Option<u32> {
-        let client: ClientId = match self.outgoing.as_ref()?.state {
-            Sent::Attempting(client) | Sent::Answered(client, _) => client,
-            Sent::Waiting => return None,
-        };
-        stack.client(client).map(|client| client.cseq)
-    }
-}
-
 /// Out of order, or an INVITE before the last one was answered (RFC 3261 §12.2.2, §14.2).
 fn respond_busy(stack: &mut Stack, server: ServerId) {
     let seconds = stack.random() % 11;
@@ -264,7 +253,7 @@ fn refuse(stack: &mut Stack, flow: FlowId, request: View<'_>, status: u16) {
     stack.respond_once(flow, request, status, |out| write::body(out, b""));
 }
 
-/// A header of the request that is being relayed says that it carries a session description.
+/// What follows the server's own headers in an INVITE, or its ACK, that is passed on.
 fn rest_of_invite(out: &mut Vec<u8>, request: View<'_>) {
     relay::write_passed(out, request);
     write::body(out, request.body());

@@ -28,14 +28,14 @@ impl Agent {
         if max_forwards == 0 {
             return stack.respond(server, 483);
         }
-        if leg.dialog.remote_tag.is_none() {
+        if !leg.confirmed && leg.dialog.remote_tag.is_none() {
             // An early dialog on one side only: there is nobody to ask yet.
             return stack.respond(server, 481);
         }
         if !stack.has_room_for_client() {
             return stack.respond(server, 503);
         }
-        let invite_cseq = leg.invite_cseq(stack);
+        let invite_cseq = leg.invite_cseq;
         let new = NewRequest {
             method: request.method_bytes(),
             kind: request.method(),
@@ -63,8 +63,12 @@ impl Agent {
         leg: LegId,
         response: View<'_>,
     ) {
-        if response.status() == 100 {
-            return;
+        match response.status() {
+            100 => return,
+            // Never to a request other than INVITE: who sent it knows by its own timer F (RFC 4320
+            // §4.2).
+            408 => return stack.end_server(from),
+            _ => {}
         }
         if (200..300).contains(&response.status())
             && refreshes_target(response.method())
@@ -88,7 +92,10 @@ pub(super) fn pass_response(stack: &mut Stack, server: ServerId, response: View<
     let status = response.status();
     let options = Arc::clone(&stack.options);
     stack.respond_with(server, status, response.reason(), |out| {
-        if response.contact().is_some() {
+        // What makes or confirms a dialog names the server, whatever the peer forgot (RFC 3261
+        // §12.1.1).
+        let makes_dialog = response.method() == Method::Invite && (101..300).contains(&status);
+        if response.contact().is_some() || makes_dialog {
             if status >= 300 {
                 // The Contacts of a redirection are its content, not an address of the dialog.
                 pass_contacts(out, response);

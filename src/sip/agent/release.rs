@@ -23,7 +23,9 @@ enum Goodbye<'a> {
 const TRANSPORT_ERROR: &str = "SIP;cause=503;text=\"transport-error\"";
 /// Reason of a BYE when the ACK of a 2xx never came (RFC 3261 §13.3.1.4).
 const NO_ACK: &str = "SIP;cause=408;text=\"no ACK\"";
-/// Reason of a BYE on the other leg when its re-INVITE found no dialog, or no answer.
+/// Reason of a BYE on the other leg when its re-INVITE found no answer.
+const NO_ANSWER: &str = "SIP;cause=408;text=\"no answer\"";
+/// Reason of a BYE on the other leg when its re-INVITE found no dialog.
 const NO_DIALOG: &str = "SIP;cause=481;text=\"dialog is gone\"";
 
 impl Agent {
@@ -43,7 +45,8 @@ impl Agent {
     /// A peer answered 481 or 408 to a re-INVITE, or nothing: its dialog is gone (RFC 3261
     /// §12.2.1.2). `status` answers the other leg's re-INVITE.
     pub(super) fn release_gone(&mut self, stack: &mut Stack, id: LegId, status: u16) {
-        self.end(stack, id, status, Goodbye::Bye(None), Goodbye::Bye(Some(NO_DIALOG)));
+        let reason = if status == 408 { NO_ANSWER } else { NO_DIALOG };
+        self.end(stack, id, status, Goodbye::Bye(None), Goodbye::Bye(Some(reason)));
     }
 
     /// The peer never acknowledged our 2xx.

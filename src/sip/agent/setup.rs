@@ -38,7 +38,7 @@ impl Agent {
         };
         let route = match find_route(&stack.options, peer, invite) {
             Ok(route) => route,
-            Err(status) => return stack.respond(server, status),
+            Err(status) => return stack.refuse(server, status),
         };
         let max_forwards = hops_left(invite);
         if max_forwards == 0 {
@@ -114,6 +114,7 @@ fn make_legs(
         device: route.caller,
         flow: Some(flow),
         fallback: fallback.unwrap_or(peer),
+        invite_cseq: None,
         outgoing: None,
         incoming: None,
     };
@@ -123,6 +124,7 @@ fn make_legs(
         device: Some(route.callee),
         flow: None,
         fallback: route.address,
+        invite_cseq: None,
         outgoing: None,
         incoming: None,
     };

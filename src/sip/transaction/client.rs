@@ -8,7 +8,7 @@ use super::invite_client::{self, Effect, Event};
 use super::{CLIENTS_MAX, Stack, request_client};
 use crate::key::{ClientId, FlowId, LegId, ServerId, TimerKey};
 use crate::sip::message::{Head, Method, Name, View, write};
-use crate::sip::timer::{self, T1_64, Timer};
+use crate::sip::timer::{self, T1, T1_64, Timer};
 use crate::sip::token::Token;
 
 /// A request that was sent.
@@ -82,6 +82,7 @@ pub(in crate::sip) struct NewClient<'a> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::sip) struct Told {
     pub(in crate::sip) client: ClientId,
+    pub(in crate::sip) cseq: u32,
     pub(in crate::sip) owner: Owner,
     pub(in crate::sip) verdict: Verdict,
 }
@@ -102,7 +103,7 @@ pub(in crate::sip) enum Verdict {
 
 impl Client {
     fn told(&self, client: ClientId, verdict: Verdict) -> Told {
-        Told { client, owner: self.owner, verdict }
+        Told { client, cseq: self.cseq, owner: self.owner, verdict }
     }
 }
 
@@ -319,7 +320,8 @@ impl Stack {
             }
             Accepted if before != Accepted => {
                 self.stop_waiting(id);
-                self.set_client_timer(id, T1_64, Timer::M(id));
+                // A little longer than the 2xx of the other leg waits for the ACK that is passed on.
+                self.set_client_timer(id, T1_64 + T1, Timer::M(id));
             }
             Completed => self.stop_waiting(id),
             Orphaned => self.adopt_flow(id, flow),
@@ -338,6 +340,7 @@ impl Stack {
     pub(in crate::sip) fn adopt(&mut self, id: ClientId) {
         let Some(client) = self.clients.get_mut(id) else { return };
         client.state = State::Invite(invite_client::State::Proceeding);
+        client.cancel = Cancel::No;
         let flow = client.flow;
         self.wait_on(id, flow);
         self.set_client_timer(id, timer::C, Timer::C(id));

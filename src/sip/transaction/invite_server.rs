@@ -8,7 +8,7 @@
 //!        └─────┬────┘                                    │
 //!              │ 3xx–6xx sent                            │
 //!        ┌─────▼────┐ INVITE, G: send it again     ┌─────▼───┐ INVITE: nothing
-//!        │Completed ├─ H: tell ──► Terminated      │Accepted │ ACK: tell
+//!        │Completed ├─ H ──► Terminated      │Accepted │ ACK: tell
 //!        └─────┬────┘                              └────┬────┘
 //!          ACK │                                        L ──► Terminated
 //!        ┌─────▼────┐

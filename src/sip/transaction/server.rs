@@ -130,6 +130,13 @@ impl Stack {
         });
     }
 
+    /// Refuses a request from nobody we know, and forgets it: a stranger leaves nothing behind. The
+    /// ACK finds nothing, and on a reliable flow no repetition comes (RFC 3261 §8.2.7).
+    pub(in crate::sip) fn refuse(&mut self, id: ServerId, status: u16) {
+        self.respond(id, status);
+        self.end_server(id);
+    }
+
     /// Answers; `rest` writes what follows the headers that are copied from the request.
     pub(in crate::sip) fn respond_with(
         &mut self,
