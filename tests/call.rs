@@ -195,3 +195,88 @@ fn without_a_delay_the_call_is_released_with_a_reason() {
     assert_eq!(header(&bye, "Reason"), "SIP;cause=503;text=\"transport-error\"");
     assert_eq!(bench.endpoint.stats().calls, 0);
 }
+
+fn untagged(request: &str, status: &str) -> String {
+    answer(request, status, "X").replace(";tag=X", "")
+}
+
+#[test]
+fn peer_that_gives_no_tag_keeps_its_call_when_its_2xx_comes_again() {
+    let mut bench = Bench::new(500);
+    let caller = bench.caller;
+    bench.receive(caller, INVITE);
+    bench.next(caller, "SIP/2.0 100");
+    let callee = bench.connect("127.0.0.2:5070");
+    let invite = bench.next(callee, "INVITE");
+    bench.input(Input::FlowOpened { flow: callee });
+    bench.receive(callee, &untagged(&invite, "200 OK"));
+    bench.next(callee, "ACK");
+    let ok = bench.next(caller, "SIP/2.0 200 OK");
+    let to = header(&ok, "To").to_owned();
+    bench.receive(caller, &in_dialog("ACK", 1, &to));
+    // The ACK was lost.
+    bench.receive(callee, &untagged(&invite, "200 OK"));
+    bench.next(callee, "ACK");
+    assert!(bench.sent.is_empty(), "{:?}", bench.sent);
+    bench.receive(caller, &in_dialog("INFO", 2, &to));
+    bench.next(callee, "INFO");
+}
+
+#[test]
+fn refused_strangers_leave_no_transactions() {
+    let mut bench = Bench::new(500);
+    let flow = NewFlow {
+        peer: "127.0.0.9:40000".parse().unwrap(),
+        local: "127.0.0.1:5060".parse().unwrap(),
+    };
+    let stranger = bench.endpoint.accept(Instant::ZERO, flow).unwrap();
+    let fat = format!("Via: SIP/2.0/TCP 1.2.3.4;branch=z9hG4bK{}\n", "x".repeat(7000));
+    for n in 0..1000 {
+        let text = INVITE
+            .replace("z9hG4bKa1", &format!("z9hG4bKs{n}"))
+            .replace("Max-Forwards", &format!("{fat}{fat}Max-Forwards"));
+        bench.receive(stranger, &text);
+    }
+    bench.input(Input::FlowFailed { flow: stranger, error: FlowError::Closed });
+    assert!(bench.sent.iter().all(|(_, text)| text.starts_with("SIP/2.0 403")));
+    bench.until(31_000);
+    assert_eq!(bench.endpoint.stats().servers, 0);
+}
+
+#[test]
+fn answer_without_contact_is_passed_on_with_ours() {
+    let mut bench = Bench::new(500);
+    let caller = bench.caller;
+    bench.receive(caller, INVITE);
+    bench.next(caller, "SIP/2.0 100");
+    let callee = bench.connect("127.0.0.2:5070");
+    let invite = bench.next(callee, "INVITE");
+    bench.input(Input::FlowOpened { flow: callee });
+    let ok = answer(&invite, "200 OK", "bt")
+        .replace("Contact: <sip:7001@127.0.0.2:5070;transport=tcp>\n", "");
+    bench.receive(callee, &ok);
+    bench.next(callee, "ACK");
+    let ok = bench.next(caller, "SIP/2.0 200 OK");
+    assert!(ok.contains("Contact"), "{ok}");
+}
+
+#[test]
+fn answer_follows_the_caller_to_its_new_flow() {
+    let mut bench = Bench::new(500);
+    let (callee, to) = established(&mut bench);
+    let caller = bench.caller;
+    bench.receive(caller, &in_dialog("INVITE", 2, &to));
+    bench.next(caller, "SIP/2.0 100");
+    let invite = bench.next(callee, "INVITE");
+    bench.input(Input::FlowFailed { flow: caller, error: FlowError::Reset });
+    let flow = NewFlow {
+        peer: "127.0.0.3:40001".parse().unwrap(),
+        local: "127.0.0.1:5060".parse().unwrap(),
+    };
+    let back = bench.endpoint.accept(Instant::ZERO, flow).unwrap();
+    bench.receive(back, &in_dialog("INFO", 3, &to));
+    bench.next(callee, "INFO");
+    bench.receive(callee, &answer(&invite, "200 OK", "bt"));
+    bench.next(callee, "ACK");
+    bench.next(back, "SIP/2.0 200");
+}

@@ -316,7 +316,10 @@ impl Leg {
     ) -> Option<Unacknowledged> {
         let incoming = self.incoming.as_mut()?;
         let accepted = incoming.accepted.as_mut()?;
-        accepted.flow_lost |= stack.lost_flow(incoming.server);
+        if stack.lost_flow(incoming.server) {
+            accepted.flow_lost = true;
+            stack.redirect(incoming.server, self.flow);
+        }
         if stack.now >= accepted.until {
             let end = incoming.initial || !accepted.flow_lost;
             let server = incoming.server;
@@ -329,6 +332,16 @@ impl Leg {
         accepted.timer = stack.wheel.schedule(next, Timer::Answer(id));
         stack.answer_again(incoming.server);
         Some(Unacknowledged::Repeated)
+    }
+
+    /// The answer to the peer's INVITE goes down the flow that the peer was last heard on, when that
+    /// of the INVITE is gone.
+    pub(super) fn redirect_answer(&self, stack: &mut Stack) {
+        if let Some(incoming) = &self.incoming
+            && stack.lost_flow(incoming.server)
+        {
+            stack.redirect(incoming.server, self.flow);
+        }
     }
 
     /// Ends the peer's INVITE after its 2xx: the ACK came, or something that replaces it.

@@ -3,12 +3,12 @@
 use crate::message::Msg;
 use crate::script::{A, B, Script, reinvite, request};
 
-const DELAY: &str = "retry-after-reliable-transport-error";
-const WINDOW: &str = "sip-invite-timeout";
-const REASON: &str = "SIP;cause=503;text=\"transport-error\"";
+pub(crate) const DELAY: &str = "retry-after-reliable-transport-error";
+pub(crate) const WINDOW: &str = "sip-invite-timeout";
+pub(crate) const REASON: &str = "SIP;cause=503;text=\"transport-error\"";
 
 /// An established call whose re-INVITE was lost with B's flow at 10 ms; the delay is 500 ms.
-fn waiting() -> (Script, Msg) {
+pub(crate) fn waiting() -> (Script, Msg) {
     let mut s = Script::established().option(DELAY, 500);
     s.at(0).a_sends(reinvite());
     s.a_receives("100");
@@ -482,3 +482,5 @@ fn a_reinvite_that_rings_for_three_minutes_is_cancelled_and_the_call_stays() {
     s.a_acknowledges();
     s.call_is_up();
 }
+
+// ---- review ----

@@ -292,6 +292,7 @@ impl Agent {
         }
         let other = call.leg_mut(id.side.other());
         other.confirmed = true;
+        other.redirect_answer(stack);
         if let Some(incoming) = &other.incoming {
             pass_response(stack, incoming.server, response);
             other.await_ack(stack, id.other());
@@ -331,6 +332,7 @@ impl Agent {
         if established && matches!(status, 408 | 481) {
             return self.release_gone(stack, id, status);
         }
+        call.leg(id.side.other()).redirect_answer(stack);
         if let Some(incoming) = call.leg_mut(id.side.other()).incoming.take() {
             pass_response(stack, incoming.server, response);
         }

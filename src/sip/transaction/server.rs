@@ -116,6 +116,15 @@ impl Stack {
         self.servers.get(id).is_some_and(|server| self.flows.get(server.flow).is_none())
     }
 
+    /// Responses go down `flow` from now on: the peer, whose old one is gone, was heard on it.
+    pub(in crate::sip) fn redirect(&mut self, id: ServerId, flow: Option<FlowId>) {
+        if let Some(flow) = flow.filter(|&flow| self.flows.get(flow).is_some())
+            && let Some(server) = self.servers.get_mut(id)
+        {
+            server.flow = flow;
+        }
+    }
+
     /// Fixes the tag that responses put into To.
     pub(in crate::sip) fn set_to_tag(&mut self, id: ServerId, tag: Token) {
         if let Some(server) = self.servers.get_mut(id) {
