@@ -243,7 +243,7 @@ pub(super) struct Pool {
 /// Buffers kept for the next outboxes.
 const POOL_BUFFERS_MAX: usize = 256;
 /// Capacity of a buffer that is kept; what is larger is freed.
-const POOL_BUFFER_BYTES_MAX: usize = 128 << 10;
+const POOL_BUFFER_BYTES_MAX: usize = 16 << 10;
 
 impl Pool {
     fn take(&mut self) -> Vec<u8> {

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::invite_server::{self, Event};
 use super::{SERVERS_MAX, Stack, request_server};
-use crate::key::{FlowId, ServerId, TimerKey};
+use crate::key::{FlowId, RETAINED_SLOTS, ServerId, TimerKey};
 use crate::sip::message::{Header, Method, Name, View, write};
 use crate::sip::timer::{T1_64, Timer};
 use crate::sip::token::Token;
@@ -187,6 +187,9 @@ impl Stack {
     pub(in crate::sip) fn end_server(&mut self, id: ServerId) {
         if let Some(server) = self.servers.remove(id) {
             self.by_branch.remove(&server.branch);
+            if self.servers.is_empty() && self.by_branch.capacity() > RETAINED_SLOTS {
+                self.by_branch.shrink_to(0);
+            }
             if let Some(timer) = server.timer {
                 self.wheel.cancel(timer);
             }
