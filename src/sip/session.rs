@@ -232,13 +232,15 @@ impl Leg {
         true
     }
 
-    /// Timer B of a repeated attempt ran out. True when it was cut at a deadline that lies later by
-    /// the options now in force, so that the attempt goes on.
+    /// Timer B of a repeated attempt ran out. True when it was cut too early, so that the attempt
+    /// goes on: its deadline lies later by the options now in force, or it was cancelled meanwhile
+    /// and has no deadline any more but its own timer B.
     pub(super) fn extend(&mut self, stack: &mut Stack, client: ClientId) -> bool {
         let Some(outgoing) = &self.outgoing else { return false };
         let Some(recovery) = &outgoing.recovery else { return false };
         let deadline = recovery.first_failure + stack.options.window();
-        let end = deadline.min(outgoing.timer_b);
+        let end =
+            if outgoing.cancelled { outgoing.timer_b } else { deadline.min(outgoing.timer_b) };
         let extended = stack.now < end;
         if extended {
             stack.resume(client, end - stack.now);

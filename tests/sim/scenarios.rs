@@ -483,4 +483,23 @@ fn a_reinvite_that_rings_for_three_minutes_is_cancelled_and_the_call_stays() {
     s.call_is_up();
 }
 
-// ---- review ----
+#[test]
+fn a_cancelled_attempt_outlives_the_deadline_and_the_call_stays() {
+    let mut s = Script::established().option(DELAY, 2000).option(WINDOW, 5);
+    s.at(0).a_sends(reinvite());
+    s.a_receives("100");
+    s.b_receives("INVITE");
+    s.reset(B);
+    s.at(2000).b_receives("INVITE");
+    s.at(3000).a_cancels();
+    s.a_receives("200");
+    s.until(6000).nothing_happens();
+    s.b_answers(180);
+    s.b_receives("CANCEL");
+    s.b_answers(487);
+    s.b_receives("ACK");
+    s.a_receives("180");
+    s.a_receives("487");
+    s.a_acknowledges();
+    s.call_is_up();
+}

@@ -371,15 +371,16 @@ impl Agent {
         if !established {
             return self.release_unanswered(stack, id.call, 408);
         }
-        if outgoing.cancelled {
+        let (cancelled, recovering) = (outgoing.cancelled, outgoing.recovery.is_some());
+        if recovering && leg.extend(stack, client) {
+            return;
+        }
+        if cancelled {
             leg.end_outgoing(stack, false);
             return self.fail_incoming(stack, id.other(), 487);
         }
-        if outgoing.recovery.is_some() {
-            if !leg.extend(stack, client) {
-                self.give_up(stack, id);
-            }
-            return;
+        if recovering {
+            return self.give_up(stack, id);
         }
         self.release_gone(stack, id, 408);
     }
