@@ -14,6 +14,7 @@
 //!
 //! `tests/layers.rs` reads every `use` of the source against this rule.
 
+pub mod cti;
 pub mod key;
 pub mod options;
 pub mod time;

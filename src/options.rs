@@ -105,6 +105,11 @@ pub struct Options {
     pub retry_after: Duration,
     /// `[TServer] sip-invite-timeout` as configured; zero means the default.
     pub sip_invite_timeout: Duration,
+    /// `[TServer] transport-error-responses`: answers to a re-INVITE that count as a transport
+    /// failure (F6).
+    pub transport_error_responses: Vec<u16>,
+    /// True while somebody is to be told of events.
+    pub events: bool,
     /// What happens to callers that are no device.
     pub foreign_callers: ForeignCallers,
     /// Bounds.

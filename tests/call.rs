@@ -53,7 +53,7 @@ impl Bench {
                 Action::Send { flow, bytes } => {
                     self.sent.push((flow, String::from_utf8(bytes.to_vec()).unwrap()));
                 }
-                Action::Close { .. } => {}
+                Action::Close { .. } | Action::Emit(_) => {}
             }
         }
     }

@@ -148,6 +148,8 @@ impl<P: Protocol> Shard<P> {
                 }
                 Action::Send { flow, bytes } => self.send(flow, bytes),
                 Action::Close { flow, reason } => self.close(now, flow, reason),
+                // Nobody can ask for events yet: `Options::events` is never set.
+                Action::Emit(_) => {}
             }
         }
         actions.clear();

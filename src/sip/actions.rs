@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::message::FrameError;
+use crate::cti;
 use crate::key::FlowId;
 use crate::options::Options;
 use crate::time::Instant;
@@ -73,6 +74,8 @@ pub enum Input<'a> {
         /// Why.
         error: FlowError,
     },
+    /// An application asks something of a call; an event answers it.
+    Request(cti::Request),
     /// New options are in force, from now on.
     Options(Arc<Options>),
     /// Take no new calls: they are answered 503 with Retry-After. At `deadline` what is left is
@@ -122,6 +125,8 @@ pub enum Action<'a> {
         /// Why, for the log and the counters.
         reason: CloseReason,
     },
+    /// Tell whoever listens; only while [`Options::events`] is set.
+    Emit(&'a cti::Event),
 }
 
 /// The actions of one turn and the bytes they send, in buffers that are reused.
@@ -133,9 +138,21 @@ pub struct Actions {
 
 #[derive(Clone, Debug)]
 enum Recorded {
-    Connect { flow: FlowId, target: SocketAddr, timeout: Duration },
-    Send { flow: FlowId, range: Range<usize> },
-    Close { flow: FlowId, reason: CloseReason },
+    Connect {
+        flow: FlowId,
+        target: SocketAddr,
+        timeout: Duration,
+    },
+    Send {
+        flow: FlowId,
+        range: Range<usize>,
+    },
+    Close {
+        flow: FlowId,
+        reason: CloseReason,
+    },
+    /// Boxed: rare, and larger than the others.
+    Emit(Box<cti::Event>),
 }
 
 /// Bytes of messages, and actions, that [`Actions::clear`] keeps room for: an ordinary turn fits, and
@@ -177,6 +194,7 @@ impl Actions {
                 Action::Send { flow: *flow, bytes: &self.bytes[range.clone()] }
             }
             Recorded::Close { flow, reason } => Action::Close { flow: *flow, reason: *reason },
+            Recorded::Emit(event) => Action::Emit(event),
         })
     }
 
@@ -193,6 +211,10 @@ impl Actions {
         let start = self.bytes.len();
         write(&mut self.bytes);
         self.list.push(Recorded::Send { flow, range: start..self.bytes.len() });
+    }
+
+    pub(crate) fn emit(&mut self, event: cti::Event) {
+        self.list.push(Recorded::Emit(Box::new(event)));
     }
 
     pub(crate) fn close(&mut self, flow: FlowId, reason: CloseReason) {

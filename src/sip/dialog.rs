@@ -151,6 +151,11 @@ impl Dialog {
         self.local_cseq
     }
 
+    /// The peer's address, From or To, without tag.
+    pub(super) fn remote(&self) -> &[u8] {
+        &self.remote
+    }
+
     /// Where requests of this dialog go, when that is an address (RFC 3261 §12.2.1.1).
     pub(super) fn next_hop(&self) -> Option<SocketAddr> {
         let uri = match self.route_set.first() {

@@ -53,6 +53,7 @@ impl Endpoint {
             Input::Unframed { flow, bytes, error } => self.on_unframed(flow, bytes, error),
             Input::FlowOpened { flow } => self.stack.flows.opened(flow),
             Input::FlowFailed { flow, error } => self.on_flow_failed(flow, error),
+            Input::Request(request) => self.agent.on_cti_request(&mut self.stack, request),
             Input::Options(options) => self.stack.options = options,
             Input::Drain { deadline } => self.on_drain(deadline),
             Input::Timeout => self.on_timeout(now),

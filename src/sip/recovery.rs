@@ -17,6 +17,7 @@
 use std::time::Duration;
 
 use super::message::{Name, View};
+use crate::cti;
 use crate::key::TimerKey;
 use crate::time::Instant;
 
@@ -34,17 +35,31 @@ pub enum Cause {
         /// What Retry-After says.
         retry_after: Option<Duration>,
     },
+    /// F6: an answer that `transport-error-responses` lists.
+    Listed,
     /// The peer is busy with an earlier copy of a repeated attempt: `500` with Retry-After (RFC
     /// 3261 §14.2), or `491` and the pause of §14.1.
     Busy(Duration),
 }
 
 impl Cause {
+    /// What events and counters call it.
+    pub(super) fn told(self) -> cti::Cause {
+        match self {
+            Self::Connect => cti::Cause::Connect,
+            Self::Flow => cti::Cause::Flow,
+            Self::Unavailable { transport_error: true, .. } => cti::Cause::TransportError,
+            Self::Unavailable { transport_error: false, .. } => cti::Cause::RetryAfter,
+            Self::Listed => cti::Cause::Listed,
+            Self::Busy(_) => cti::Cause::Busy,
+        }
+    }
+
     /// The pause before the next attempt; `None` when there is to be none.
     fn wait(self, delay: Duration) -> Option<Duration> {
         let delay = Some(delay).filter(|delay| !delay.is_zero());
         match self {
-            Self::Connect | Self::Flow => delay,
+            Self::Connect | Self::Flow | Self::Listed => delay,
             Self::Unavailable { transport_error, retry_after } => {
                 let asked = retry_after.map(|after| after.max(RETRY_AFTER_MIN));
                 delay.filter(|_| transport_error).max(asked)
@@ -59,19 +74,28 @@ impl Cause {
 const RETRY_AFTER_MIN: Duration = Duration::from_millis(500);
 
 /// Reads the cause off a final response to a re-INVITE; `None` when it is an answer like any other.
+/// `listed` are the statuses of `transport-error-responses`;
 /// `repeated` when an attempt of the same operation went before; `pause` is what RFC 3261 §14.1
 /// prescribes after a 491.
-pub(super) fn cause_of(response: View<'_>, repeated: bool, pause: Duration) -> Option<Cause> {
+pub(super) fn cause_of(
+    response: View<'_>,
+    listed: &[u16],
+    repeated: bool,
+    pause: Duration,
+) -> Option<Cause> {
     let retry_after = response.retry_after().map(|secs| Duration::from_secs(secs.into()));
-    match response.status() {
+    let status = response.status();
+    let is_listed = || listed.contains(&status).then_some(Cause::Listed);
+    match status {
         503 => {
             let transport_error = response.values(Name::ErrorInfo).any(is_transport_error);
             (transport_error || retry_after.is_some())
                 .then_some(Cause::Unavailable { transport_error, retry_after })
+                .or_else(is_listed)
         }
-        500 if repeated => retry_after.map(Cause::Busy),
+        500 if repeated && retry_after.is_some() => retry_after.map(Cause::Busy),
         491 if repeated => Some(Cause::Busy(pause)),
-        _ => None,
+        _ => is_listed(),
     }
 }
 
@@ -130,8 +154,8 @@ pub fn decide(
 pub struct Recovery {
     /// When the first failure was noticed: the window begins here.
     pub first_failure: Instant,
-    /// Attempts that failed so far.
-    pub failures: u32,
+    /// Waits that were begun so far.
+    pub waits: u32,
     /// Where it stands.
     pub phase: Phase,
 }

@@ -44,8 +44,24 @@ pub(super) struct Leg {
     pub(super) invite_cseq: Option<u32>,
     /// Where to go when the dialog's next hop is no address.
     pub(super) fallback: SocketAddr,
+    pub(super) party: Party,
     pub(super) outgoing: Option<Outgoing>,
     pub(super) incoming: Option<Incoming>,
+}
+
+/// Where the party of a leg is, as applications see it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Party {
+    /// Not there yet, or not any more.
+    Null,
+    /// It calls.
+    Dialing,
+    /// It rings.
+    Alerting,
+    /// It talks.
+    Connected,
+    /// It was put on hold by a request.
+    Held,
 }
 
 /// An INVITE of ours on a leg, from the first attempt to the ACK.
@@ -53,16 +69,45 @@ pub(super) struct Leg {
 pub(super) struct Outgoing {
     pub(super) state: Sent,
     /// The last attempt's bytes: the next one differs in branch and CSeq only.
-    request: Rc<[u8]>,
+    pub(super) request: Rc<[u8]>,
+    /// Why it was sent.
+    pub(super) purpose: Purpose,
     /// CSeq of the first attempt: a late answer to an older one is of an operation long over.
     pub(super) first_cseq: u32,
     /// When timer B of the last attempt ends, were it not cut at the deadline.
     timer_b: Instant,
     pub(super) recovery: Option<Recovery>,
+    /// Attempts that were sent.
+    pub(super) attempts: u32,
     /// True when the INVITE has an offer, so that the ACK needs no body.
     pub(super) offered: bool,
     /// True when it was cancelled: a failure is not recovered then.
     pub(super) cancelled: bool,
+}
+
+/// Why an INVITE of ours was sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Purpose {
+    /// Passed on from the other leg.
+    Relay,
+    /// An application puts the party on hold.
+    Hold { reference: u64 },
+    /// An application takes the party off hold: what it offers goes to the other party.
+    Retrieve { reference: u64 },
+    /// The other party of such an operation.
+    Rejoin { reference: u64 },
+}
+
+impl Purpose {
+    /// The reference of the application's request.
+    pub(super) fn reference(self) -> Option<u64> {
+        match self {
+            Self::Relay => None,
+            Self::Hold { reference }
+            | Self::Retrieve { reference }
+            | Self::Rejoin { reference } => Some(reference),
+        }
+    }
 }
 
 /// Where an INVITE of ours stands.
@@ -171,9 +216,11 @@ impl Leg {
         self.outgoing = Some(Outgoing {
             state,
             request: bytes,
+            purpose: Purpose::Relay,
             first_cseq: cseq,
             timer_b: stack.now + T1_64,
             recovery: None,
+            attempts: 1,
             offered,
             cancelled: false,
         });
@@ -191,7 +238,7 @@ impl Leg {
         let Some(outgoing) = &mut self.outgoing else { return Decision::GiveUp };
         let now = stack.now;
         let first_failure = outgoing.recovery.map_or(now, |recovery| recovery.first_failure);
-        let failures = outgoing.recovery.map_or(0, |recovery| recovery.failures);
+        let waits = outgoing.recovery.map_or(0, |recovery| recovery.waits);
         let delay = stack.options.retry_delay(self.device);
         let decision = decide(now, first_failure, cause, delay, stack.options.window());
         if let Decision::Wait { retry, .. } = decision {
@@ -200,7 +247,7 @@ impl Leg {
                 stack.counted.recoveries_started += 1;
             }
             let phase = Phase::Waiting { retry };
-            outgoing.recovery = Some(Recovery { first_failure, failures: failures + 1, phase });
+            outgoing.recovery = Some(Recovery { first_failure, waits: waits + 1, phase });
             outgoing.state = Sent::Waiting;
             stack.counted.waiting += 1;
         }
@@ -226,6 +273,7 @@ impl Leg {
         let client = self.attempt(stack, id, branch, cseq, &bytes, timeout);
         if let Some(outgoing) = &mut self.outgoing {
             outgoing.request = bytes;
+            outgoing.attempts += 1;
             outgoing.timer_b = stack.now + T1_64;
             outgoing.state = Sent::Attempting(client);
         }
@@ -261,15 +309,17 @@ impl Leg {
     }
 
     /// The INVITE is over: answered, cancelled or given up. Counts how a recovery went.
-    pub(super) fn end_outgoing(&mut self, stack: &mut Stack, recovered: bool) {
+    pub(super) fn end_outgoing(&mut self, stack: &mut Stack, recovered: bool) -> Option<Outgoing> {
         self.stop_wait(stack);
-        if self.outgoing.take().is_some_and(|outgoing| outgoing.recovery.is_some()) {
+        let outgoing = self.outgoing.take()?;
+        if outgoing.recovery.is_some() {
             if recovered {
                 stack.counted.recoveries_succeeded += 1;
             } else {
                 stack.counted.recoveries_failed += 1;
             }
         }
+        Some(outgoing)
     }
 
     /// Sends the ACK of a 2xx and keeps it for when the 2xx is repeated (RFC 3261 §13.2.2.4).

@@ -52,6 +52,7 @@ impl Bench {
                 Action::Send { flow, bytes } => self.sent.push((flow, bytes.to_vec())),
                 Action::Connect { flow, target, .. } => self.connects.push((flow, target)),
                 Action::Close { .. } => panic!("a flow is closed"),
+                Action::Emit(_) => panic!("nobody asked for events"),
             }
         }
     }

@@ -166,6 +166,9 @@ fn drain(world: &mut World) {
 fn check_nothing_left(world: &mut World) {
     let now = world.schedule.now;
     world.oracle.settle(&mut world.truth, now);
+    if world.server.is_some() {
+        world.checker.check_end(&mut world.truth);
+    }
     let mut wrong = Vec::new();
     for peer in &world.peers {
         for (_, client) in peer.open_requests() {

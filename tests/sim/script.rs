@@ -135,6 +135,8 @@ impl Script {
         }
         let mut options = Options::default().with_devices(devices.clone());
         options.sent_by = SERVER.to_owned();
+        options.events = true;
+        world.checker.keep = true;
         world.truth.sent_by = SERVER.to_owned();
         world.oracle.passive = true;
         let running = Server::new(server, 1, options.clone(), Rng::new(1));
@@ -233,7 +235,7 @@ impl Script {
         self.at(millis)
     }
 
-    fn settle(&mut self) {
+    pub(crate) fn settle(&mut self) {
         let now = self.world.now();
         self.world.run_until(now);
         self.check();

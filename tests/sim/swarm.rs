@@ -133,6 +133,7 @@ pub(crate) fn build(seed: u64, keep: Keep) -> World {
     }
     let mut options = Options::default().with_devices(devices);
     options.sent_by = SERVER.to_owned();
+    options.events = true;
     options.retry_after = Duration::from_millis(delay);
     options.sip_invite_timeout = Duration::from_secs(window_secs);
     world.oracle.window = options.window().as_micros() as u64;

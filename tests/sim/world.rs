@@ -9,6 +9,7 @@ use holdfast::sip::message::{Frame, Framer, home};
 use holdfast::sip::{Action, FlowError, Input, NewFlow};
 use holdfast::time::Instant;
 
+use crate::events::Checker;
 use crate::log::{Keep, Log, digest};
 use crate::message::{Msg, Stream};
 use crate::network::{Cut, LinkId, Listener, Network, Owner, Weather};
@@ -86,6 +87,7 @@ pub(crate) struct World {
     links: BTreeMap<(usize, usize), LinkId>,
     pub(crate) truth: Truth,
     pub(crate) oracle: Oracle,
+    pub(crate) checker: Checker,
     pub(crate) log: Log,
     pub(crate) director: Director,
     pub(crate) rng: Rng,
@@ -112,6 +114,7 @@ impl World {
             links: BTreeMap::new(),
             truth: Truth::default(),
             oracle: Oracle::default(),
+            checker: Checker::default(),
             log: Log::new(keep),
             director: Director::default(),
             peer_rng: rng.fork("peers"),
@@ -545,6 +548,10 @@ impl World {
             }
             Action::Send { flow, bytes } => {
                 self.on_server_send(shard, flow, bytes);
+            }
+            Action::Emit(event) => {
+                self.log.line(now, format_args!("shard {shard} tells {event:?}"));
+                self.checker.on_event(&mut self.truth, event);
             }
             Action::Close { flow, reason } => {
                 self.log.line(now, format_args!("shard {shard} closes {flow:?}: {reason:?}"));

@@ -5,13 +5,15 @@ use std::time::Duration;
 
 use super::relay::pass_response;
 use super::{
-    Agent, Decision, Sent, Verdict, hops_left, refuse, respond_busy, rest_of_invite, write,
+    Agent, Decision, Ended, Sent, Verdict, events, hops_left, refuse, respond_busy, rest_of_invite,
+    write,
 };
+use crate::cti::Content;
 use crate::key::{ClientId, FlowId, LegId, ServerId, Side};
 use crate::sip::dialog::{Dialog, MAX_FORWARDS, RequestHead};
 use crate::sip::message::{Head, View};
 use crate::sip::recovery::{Cause, Late, cause_of, decide_late};
-use crate::sip::session::Incoming;
+use crate::sip::session::{Incoming, Party, Purpose};
 use crate::sip::token::Token;
 use crate::sip::transaction::{Stack, Told};
 
@@ -127,7 +129,7 @@ impl Agent {
             Some(ack) => rest_of_invite(out, ack),
             None => write::body(out, b""),
         });
-        other.end_outgoing(stack, true);
+        events::end_outgoing(stack, call, id.other(), Ended::Answered);
     }
 
     /// CANCEL (RFC 3261 §9.2): 200, and 487 to the INVITE where nothing is under way any more. A
@@ -147,7 +149,7 @@ impl Agent {
             return;
         }
         if !call.is_established() {
-            return self.release_unanswered(stack, id.call, 487);
+            return self.release_unanswered(stack, id.call, 487, Some(id.side));
         }
         let other = call.leg_mut(id.side.other());
         match other.outgoing.as_mut().map(|outgoing| (outgoing.state, outgoing)) {
@@ -156,7 +158,7 @@ impl Agent {
                 stack.cancel(client);
             }
             Some((Sent::Waiting | Sent::Answered(..), _)) | None => {
-                other.end_outgoing(stack, false);
+                events::end_outgoing(stack, call, id.other(), Ended::Cancelled);
                 self.fail_incoming(stack, id, 487);
             }
         }
@@ -253,6 +255,9 @@ impl Agent {
         if !leg.confirmed && response.to().is_some_and(|to| to.tag.is_some()) {
             leg.dialog.on_response(response);
         }
+        if !call.is_established() {
+            events::enter(stack, call, id, Party::Alerting);
+        }
         if let Some(incoming) = &call.leg(id.side.other()).incoming {
             pass_response(stack, incoming.server, response);
         }
@@ -276,7 +281,7 @@ impl Agent {
             }
             return;
         }
-        let offered = outgoing.offered;
+        let (offered, purpose) = (outgoing.offered, outgoing.purpose);
         outgoing.state = Sent::Answered(client, flow);
         if leg.confirmed {
             leg.dialog.refresh_target(response);
@@ -287,11 +292,22 @@ impl Agent {
         }
         leg.flow = Some(flow);
         if offered {
+            // Acknowledged at once, whatever becomes of the other leg.
             leg.acknowledge(stack, client, flow, |out| write::body(out, b""));
-            leg.end_outgoing(stack, true);
+            if purpose == Purpose::Relay {
+                events::end_outgoing(stack, call, id, Ended::Answered);
+            }
+        }
+        if purpose != Purpose::Relay {
+            return self.on_control_answer(stack, id, purpose, response);
+        }
+        call.leg_mut(id.side.other()).confirmed = true;
+        if id.side == Side::B && call.leg(Side::A).party == Party::Dialing {
+            events::enter(stack, call, id, Party::Alerting);
+            events::enter(stack, call, id.other(), Party::Connected);
+            events::enter(stack, call, id, Party::Connected);
         }
         let other = call.leg_mut(id.side.other());
-        other.confirmed = true;
         other.redirect_answer(stack);
         if let Some(incoming) = &other.incoming {
             pass_response(stack, incoming.server, response);
@@ -310,7 +326,9 @@ impl Agent {
             return false;
         };
         let pause = glare_pause(stack, id.side);
-        let Some(cause) = cause_of(response, outgoing.recovery.is_some(), pause) else {
+        let listed = &stack.options.transport_error_responses;
+        let repeated = outgoing.recovery.is_some();
+        let Some(cause) = cause_of(response, listed, repeated, pause) else {
             return false;
         };
         self.recover(stack, id, cause);
@@ -320,7 +338,15 @@ impl Agent {
     fn recover(&mut self, stack: &mut Stack, id: LegId, cause: Cause) {
         let Some(call) = self.calls.get_mut(id.call) else { return };
         match call.leg_mut(id.side).on_attempt_failed(stack, id, cause) {
-            Decision::Wait { .. } => {}
+            Decision::Wait { retry, deadline } => {
+                let outgoing = call.leg(id.side).outgoing.as_ref();
+                let waits = outgoing.and_then(|outgoing| outgoing.recovery).map(|it| it.waits);
+                if waits == Some(1) {
+                    let (delay, window) = (retry - stack.now, deadline - stack.now);
+                    let started = Content::RecoveryStarted { cause: cause.told(), delay, window };
+                    events::emit(stack, call, id, started);
+                }
+            }
             Decision::GiveUp => self.give_up(stack, id),
         }
     }
@@ -328,7 +354,17 @@ impl Agent {
     fn on_invite_refused(&mut self, stack: &mut Stack, id: LegId, status: u16, response: View<'_>) {
         let Some(call) = self.calls.get_mut(id.call) else { return };
         let established = call.is_established();
-        call.leg_mut(id.side).end_outgoing(stack, true);
+        let control = call.leg(id.side).outgoing.as_ref().and_then(|outgoing| {
+            let asked = outgoing.purpose != Purpose::Relay;
+            asked.then(|| (outgoing.purpose, Rc::clone(&outgoing.request)))
+        });
+        if let Some((purpose, request)) = control
+            && !matches!(status, 408 | 481)
+        {
+            events::end_outgoing(stack, call, id, Ended::Answered);
+            return self.on_control_refused(stack, id, purpose, &request);
+        }
+        events::end_outgoing(stack, call, id, Ended::Answered);
         if established && matches!(status, 408 | 481) {
             return self.release_gone(stack, id, status);
         }
@@ -337,7 +373,7 @@ impl Agent {
             pass_response(stack, incoming.server, response);
         }
         if !established {
-            self.release_unanswered(stack, id.call, status);
+            self.release_unanswered(stack, id.call, status, Some(id.side));
         }
     }
 
@@ -351,10 +387,10 @@ impl Agent {
         }
         if !established {
             // A new INVITE is not recovered (RFC 3263 §4.3: the next target; there is one only).
-            return self.release_unanswered(stack, id.call, 503);
+            return self.release_unreachable(stack, id.call);
         }
         if outgoing.cancelled {
-            leg.end_outgoing(stack, false);
+            events::end_outgoing(stack, call, id, Ended::Cancelled);
             return self.fail_incoming(stack, id.other(), 487);
         }
         self.recover(stack, id, cause);
@@ -369,14 +405,14 @@ impl Agent {
             return;
         }
         if !established {
-            return self.release_unanswered(stack, id.call, 408);
+            return self.release_unanswered(stack, id.call, 408, None);
         }
         let (cancelled, recovering) = (outgoing.cancelled, outgoing.recovery.is_some());
         if recovering && leg.extend(stack, client) {
             return;
         }
         if cancelled {
-            leg.end_outgoing(stack, false);
+            events::end_outgoing(stack, call, id, Ended::Cancelled);
             return self.fail_incoming(stack, id.other(), 487);
         }
         if recovering {

@@ -12,9 +12,12 @@
 //! The two legs of a call live and end together: when one ends, the other gets its BYE and the call
 //! is forgotten; transactions that are still out find no call and clean up after themselves.
 
+mod control;
+mod events;
 mod invite;
 mod relay;
 mod release;
+mod sdp;
 mod setup;
 
 use super::message::{Method, View, write};
@@ -40,6 +43,19 @@ pub(super) struct Agent {
     calls: Slab<CallId, Call>,
     /// True when no new calls are taken.
     draining: bool,
+}
+
+/// How an INVITE of ours ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Ended {
+    /// With a final answer.
+    Answered,
+    /// Its recovery was given up, or is switched off.
+    GivenUp,
+    /// It was cancelled.
+    Cancelled,
+    /// With its call, for another reason.
+    Released,
 }
 
 /// Two legs.

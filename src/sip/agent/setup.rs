@@ -2,12 +2,12 @@
 
 use std::net::SocketAddr;
 
-use super::{Agent, Call, hops_left, respond_unavailable, rest_of_invite};
+use super::{Agent, Call, events, hops_left, respond_unavailable, rest_of_invite};
 use crate::key::{CallId, FlowId, LegId, ServerId, Side};
 use crate::options::{DeviceId, ForeignCallers, Options};
 use crate::sip::dialog::Dialog;
 use crate::sip::message::{Uri, View};
-use crate::sip::session::{Incoming, Leg};
+use crate::sip::session::{Incoming, Leg, Party};
 use crate::sip::token::Token;
 use crate::sip::transaction::Stack;
 
@@ -67,8 +67,9 @@ impl Agent {
         });
         if !sent {
             self.calls.remove(call);
-            stack.respond(server, 513);
+            return stack.respond(server, 513);
         }
+        events::enter(stack, call_mut, id.other(), Party::Dialing);
     }
 }
 
@@ -115,6 +116,7 @@ fn make_legs(
         flow: Some(flow),
         fallback: fallback.unwrap_or(peer),
         invite_cseq: None,
+        party: Party::Null,
         outgoing: None,
         incoming: None,
     };
@@ -125,6 +127,7 @@ fn make_legs(
         flow: None,
         fallback: route.address,
         invite_cseq: None,
+        party: Party::Null,
         outgoing: None,
         incoming: None,
     };

@@ -50,6 +50,8 @@ pub(super) struct Stack {
     /// What is to be done after this turn.
     pub(super) out: Actions,
     pub(super) counted: Stats,
+    /// Events told so far.
+    pub(super) events: u64,
     clients: Slab<ClientId, Client>,
     servers: Slab<ServerId, Server>,
     /// Client transactions without a final response.
@@ -76,6 +78,7 @@ impl Stack {
             flows,
             out: Actions::new(),
             counted: Stats::default(),
+            events: 0,
             clients: Slab::new(),
             servers: Slab::new(),
             outstanding: 0,
