@@ -103,7 +103,7 @@ impl Protocol for Servant {
                 });
             }
             Input::Drain { .. } => self.draining = true,
-            Input::Options(_) => {}
+            Input::Options(_) | Input::Request(_) => {}
         }
     }
 
