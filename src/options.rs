@@ -16,6 +16,9 @@ pub const RETRY_AFTER_MILLIS_MAX: u64 = 34_000;
 /// Above this `sip-invite-timeout` is refused, in seconds.
 pub const SIP_INVITE_TIMEOUT_SECS_MAX: u64 = 34;
 
+/// Above this a device's further contacts are refused.
+pub const CONTACT_BACKUPS_MAX: usize = 8;
+
 /// Position of a device in [`Options::devices`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct DeviceId(pub u32);
@@ -46,6 +49,8 @@ pub struct Device {
     pub contact: String,
     /// The address in `contact`.
     pub address: SocketAddr,
+    /// Further addresses of the same device, in the order in which they are tried.
+    pub backups: Vec<SocketAddr>,
     /// True when `contact` has a user part: the Request-URI is then `contact` as it stands.
     pub contact_has_user: bool,
     /// `retry-after-reliable-transport-error` of this device; `None` when absent, which differs
@@ -135,7 +140,12 @@ impl Options {
             if device.prefix.is_some() {
                 self.by_prefix.push(id);
             }
-            self.by_address.entry(device.address.ip()).or_default().push(id);
+            for address in [device.address].iter().chain(&device.backups) {
+                let here = self.by_address.entry(address.ip()).or_default();
+                if !here.contains(&id) {
+                    here.push(id);
+                }
+            }
         }
         let prefix_len = |id: &DeviceId| devices[id.0 as usize].prefix.as_ref().map(String::len);
         self.by_prefix.sort_by_key(|id| std::cmp::Reverse(prefix_len(id)));
@@ -174,6 +184,15 @@ impl Options {
             })
         };
         named.or_else(many).or_else(|| here.first()).copied()
+    }
+
+    /// True when a device is configured to be reached at exactly this address.
+    pub fn is_target(&self, address: SocketAddr) -> bool {
+        self.by_address.get(&address.ip()).is_some_and(|here| {
+            here.iter()
+                .filter_map(|id| self.device(*id))
+                .any(|device| device.address == address || device.backups.contains(&address))
+        })
     }
 
     /// The delay in force for a leg of `device`: its own value where it has one, else the

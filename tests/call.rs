@@ -24,6 +24,7 @@ fn device(dn: &str, address: &str) -> Device {
         kind: DeviceKind::Extension,
         contact: format!("sip:{dn}@{address};transport=tcp"),
         address: address.parse().unwrap(),
+        backups: Vec::new(),
         contact_has_user: true,
         retry_after: None,
     }

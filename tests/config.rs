@@ -588,3 +588,46 @@ fn two_hundred_thousand_devices_are_read() {
     assert_eq!(config.options.devices().len(), 200_000);
     assert_eq!(config.warnings.list().len(), PROBLEMS_MAX);
 }
+
+#[test]
+fn backups_and_listed_responses_arrive_where_they_are_read_and_are_shown() {
+    let text = format!(
+        "{SERVER}[TServer]\ntransport-error-responses = [430, 477, 430]\n[[device]]\n\
+         type = \"Trunk\"\nprefix = \"0\"\ncontact = \"sip:127.0.0.3;transport=tcp\"\n\
+         contact-backup = [\"sip:127.0.0.4:5070;transport=tcp\", \"sip:[::1]\"]\n"
+    );
+    let config = parse(&text);
+    assert_eq!(config.options.transport_error_responses, [430, 477]);
+    let backups = ["127.0.0.4:5070", "[::1]:5060"].map(|text| text.parse().unwrap());
+    assert_eq!(config.options.devices()[0].backups, backups);
+    assert!(config.options.is_target("127.0.0.4:5070".parse().unwrap()));
+    assert!(!config.options.is_target("127.0.0.4:5071".parse().unwrap()));
+    let shown = effective(&config);
+    assert!(shown.contains("transport-error-responses = [430, 477]"), "{shown}");
+    let again = parse(&shown);
+    assert_eq!(again.options.devices(), config.options.devices());
+}
+
+#[test]
+fn wrong_backups_and_responses_are_told() {
+    let told =
+        errors_after_server("[TServer]\ntransport-error-responses = [200, 481, 700, \"x\"]\n");
+    let expected = [
+        "4: transport-error-responses is 200, below the minimum of 400",
+        "4: transport-error-responses has 408 or 481: they end the dialog",
+        "4: transport-error-responses is 700, above the limit of 699",
+        "4: transport-error-responses is \"x\", a string; expected a whole number from 400 to 699",
+    ];
+    for line in expected {
+        assert!(told.contains(line), "{told}");
+    }
+    let device = |backups: &str| {
+        let text = "type = \"Trunk\"\nprefix = \"0\"\ncontact = \"sip:127.0.0.3\"\n";
+        device_errors(&format!("{text}contact-backup = {backups}\n"))
+    };
+    assert!(device("\"sip:127.0.0.4\"").contains("expected a list such as"));
+    assert!(device("[\"sip:u@127.0.0.4\"]").contains("has a user part"));
+    assert!(device("[\"sip:host.example\"]").contains("which is no IP address"));
+    let nine = vec!["\"sip:127.0.0.4\""; 9].join(", ");
+    assert!(device(&format!("[{nine}]")).contains("has 9 entries; expected at most 8"));
+}

@@ -151,6 +151,12 @@ impl Dialog {
         self.local_cseq
     }
 
+    /// Forgets what a provisional response made of a dialog that is to begin anew.
+    pub(super) fn forget_early(&mut self) {
+        self.remote_tag = None;
+        self.route_set.clear();
+    }
+
     /// The peer's address, From or To, without tag.
     pub(super) fn remote(&self) -> &[u8] {
         &self.remote

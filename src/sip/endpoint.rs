@@ -7,6 +7,7 @@
 //!  Timeout ────► the wheel's due timers, a bounded number ─► transaction, agent
 //! ```
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use super::actions::{Actions, FlowError, Input, NewFlow, Stats};
@@ -21,6 +22,9 @@ use crate::time::Instant;
 /// Timers that one [`Input::Timeout`] serves; what is still due makes
 /// [`Endpoint::next_timeout`] lie in the past, so that sockets are served in between.
 pub const TIMERS_PER_TURN: usize = 256;
+
+/// The port of SIP where none is written (RFC 3261 §18.2.2).
+const SIP_PORT: u16 = 5060;
 
 /// The protocol of one shard.
 pub struct Endpoint {
@@ -51,7 +55,7 @@ impl Endpoint {
         match input {
             Input::Message { flow, bytes } => self.on_message(flow, bytes),
             Input::Unframed { flow, bytes, error } => self.on_unframed(flow, bytes, error),
-            Input::FlowOpened { flow } => self.stack.flows.opened(flow),
+            Input::FlowOpened { flow } => self.on_flow_opened(flow),
             Input::FlowFailed { flow, error } => self.on_flow_failed(flow, error),
             Input::Request(request) => self.agent.on_cti_request(&mut self.stack, request),
             Input::Options(options) => self.stack.options = options,
@@ -84,6 +88,7 @@ impl Endpoint {
                 let view = View::new(bytes, &head);
                 match view.check() {
                     Ok(()) if view.is_request() => {
+                        self.look_for_alias(flow, view);
                         self.agent.on_request(&mut self.stack, flow, view, bytes);
                     }
                     Ok(()) => self.on_response(flow, view),
@@ -143,6 +148,28 @@ impl Endpoint {
         self.tell(&told);
     }
 
+    /// A flow that a device opened is the way to that device, if its first request says `alias`
+    /// (RFC 5923). Only the address that it comes from makes the claim good, and only for the
+    /// address that the device is configured with.
+    fn look_for_alias(&mut self, flow: FlowId, request: View<'_>) {
+        if !self.stack.flows.look_at(flow) {
+            return;
+        }
+        let Some(via) = request.via().filter(|via| via.alias) else { return };
+        let Some(peer) = self.stack.flows.get(flow).map(|flow| flow.peer) else { return };
+        let target = SocketAddr::new(peer.ip(), via.port.unwrap_or(SIP_PORT));
+        if self.stack.options.is_target(target) && self.stack.flows.alias(flow, target) {
+            self.agent.on_alive(&mut self.stack, target);
+        }
+    }
+
+    fn on_flow_opened(&mut self, flow: FlowId) {
+        self.stack.flows.opened(flow);
+        if let Some(peer) = self.stack.flows.get(flow).map(|flow| flow.peer) {
+            self.agent.on_alive(&mut self.stack, peer);
+        }
+    }
+
     fn on_flow_failed(&mut self, flow: FlowId, _error: FlowError) {
         let told = self.stack.flow_failed(flow);
         self.tell(&told);
@@ -176,7 +203,7 @@ impl Endpoint {
                 Timer::C(id) => self.stack.on_timer_c(id),
                 Timer::M(id) | Timer::Orphan(id) => self.stack.on_client_over(id),
                 Timer::H(id) | Timer::L(id) => self.stack.on_server_over(id),
-                Timer::Retry(_) | Timer::Answer(_) | Timer::Drain => {
+                Timer::Retry(_) | Timer::Answer(_) | Timer::Session(_) | Timer::Drain => {
                     self.agent.on_timer(&mut self.stack, timer);
                 }
             }

@@ -29,6 +29,10 @@ pub(super) struct Flow {
     pub(super) direction: Direction,
     /// False while it is connecting.
     pub(super) open: bool,
+    /// The address that a peer's own flow stands for (RFC 5923).
+    alias: Option<SocketAddr>,
+    /// True when the first request on it was looked at for an alias.
+    looked_at: bool,
     /// Client transactions that have no final response yet.
     waiting: Vec<ClientId>,
 }
@@ -46,7 +50,7 @@ pub(super) enum Direction {
 #[derive(Debug)]
 pub(super) struct Flows {
     slab: Slab<FlowId, Flow>,
-    /// The one outbound flow to each target: legs that wait for the same target share it.
+    /// The one flow to each target: legs that wait for the same target share it.
     by_target: HashMap<SocketAddr, FlowId, SeedableRandomState>,
 }
 
@@ -67,8 +71,7 @@ impl Flows {
 
     /// Takes a flow that `peer` opened.
     pub(super) fn accept(&mut self, peer: SocketAddr) -> FlowId {
-        let waiting = Vec::new();
-        self.slab.insert(Flow { peer, direction: Direction::Inbound, open: true, waiting })
+        self.slab.insert(Flow::new(peer, Direction::Inbound, true))
     }
 
     /// The flow to `target`, and true when it is new and must be connected.
@@ -76,10 +79,31 @@ impl Flows {
         if let Some(&id) = self.by_target.get(&target) {
             return (id, false);
         }
-        let (direction, waiting) = (Direction::Outbound, Vec::new());
-        let id = self.slab.insert(Flow { peer: target, direction, open: false, waiting });
+        let id = self.slab.insert(Flow::new(target, Direction::Outbound, false));
         self.by_target.insert(target, id);
         (id, true)
+    }
+
+    /// Requests to `target` go down the flow that its peer opened, unless another one to it is open
+    /// (RFC 5923 §7). True when they do from now on.
+    pub(super) fn alias(&mut self, id: FlowId, target: SocketAddr) -> bool {
+        let other = self.by_target.get(&target).and_then(|&other| self.slab.get(other));
+        if other.is_some_and(|other| other.open) {
+            return false;
+        }
+        let Some(flow) = self.slab.get_mut(id) else { return false };
+        if flow.direction == Direction::Outbound || flow.alias.is_some() {
+            return false;
+        }
+        flow.alias = Some(target);
+        self.by_target.insert(target, id);
+        true
+    }
+
+    /// True the first time it is asked of a flow that the peer opened.
+    pub(super) fn look_at(&mut self, id: FlowId) -> bool {
+        let Some(flow) = self.slab.get_mut(id) else { return false };
+        !std::mem::replace(&mut flow.looked_at, true) && flow.direction == Direction::Inbound
     }
 
     /// Notes that a connection is open.
@@ -92,8 +116,9 @@ impl Flows {
     /// Forgets a flow; its [`waiting`](Flow::into_waiting) transactions are the caller's to tell.
     pub(super) fn remove(&mut self, id: FlowId) -> Option<Flow> {
         let flow = self.slab.remove(id)?;
-        if flow.direction == Direction::Outbound {
-            self.by_target.remove(&flow.peer);
+        let target = flow.alias.unwrap_or(flow.peer);
+        if self.by_target.get(&target) == Some(&id) {
+            self.by_target.remove(&target);
         }
         Some(flow)
     }
@@ -121,6 +146,11 @@ impl Flows {
 }
 
 impl Flow {
+    fn new(peer: SocketAddr, direction: Direction, open: bool) -> Self {
+        let (alias, looked_at, waiting) = (None, false, Vec::new());
+        Self { peer, direction, open, alias, looked_at, waiting }
+    }
+
     /// The client transactions that wait, in the order they came: what is sent again must not
     /// overtake (RFC 3261 §12.2.2).
     pub(super) fn into_waiting(self) -> Vec<ClientId> {
@@ -154,6 +184,25 @@ mod tests {
         let (second, new) = flows.outbound(target);
         assert!(new);
         assert_ne!(first, second);
+    }
+
+    #[test]
+    fn an_alias_stands_for_its_target_until_it_is_gone_and_displaces_no_open_flow() {
+        let mut flows = Flows::new(1);
+        let target = "127.0.0.2:5060".parse().unwrap();
+        let inbound = flows.accept("127.0.0.2:40000".parse().unwrap());
+        let (connecting, _) = flows.outbound(target);
+        assert!(flows.alias(inbound, target));
+        assert_eq!(flows.outbound(target), (inbound, false));
+        flows.remove(connecting);
+        assert_eq!(flows.outbound(target), (inbound, false));
+        flows.remove(inbound);
+        let (outbound, new) = flows.outbound(target);
+        assert!(new);
+        flows.opened(outbound);
+        let late = flows.accept("127.0.0.2:40001".parse().unwrap());
+        assert!(!flows.alias(late, target));
+        assert_eq!(flows.outbound(target), (outbound, false));
     }
 
     #[test]

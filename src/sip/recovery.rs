@@ -43,6 +43,15 @@ pub enum Cause {
 }
 
 impl Cause {
+    /// True when another address of the same device may do better; a busy peer is the same peer
+    /// everywhere.
+    pub(super) fn is_of_the_target(self) -> bool {
+        match self {
+            Self::Connect | Self::Flow | Self::Unavailable { .. } | Self::Listed => true,
+            Self::Busy(_) => false,
+        }
+    }
+
     /// What events and counters call it.
     pub(super) fn told(self) -> cti::Cause {
         match self {
@@ -158,6 +167,13 @@ pub struct Recovery {
     pub waits: u32,
     /// Where it stands.
     pub phase: Phase,
+}
+
+impl Recovery {
+    /// The first failure is noticed at `now`.
+    pub(super) fn begin(now: Instant) -> Self {
+        Self { first_failure: now, waits: 0, phase: Phase::Attempting }
+    }
 }
 
 /// A recovering leg has one wait or one attempt, never both.

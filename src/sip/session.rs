@@ -15,12 +15,15 @@
 //!
 //! A leg knows nothing of the other one: the agent joins them.
 
+mod target;
+
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::Duration;
 
+use target::Tried;
+
 use super::dialog::{Dialog, MAX_FORWARDS, RequestHead};
-use super::flow::Direction;
 use super::message::{Head, Method, Name, View, write};
 use super::recovery::{Cause, Decision, Phase, Recovery, decide};
 use super::timer::{T1, T1_64, T2, Timer};
@@ -40,6 +43,10 @@ pub(super) struct Leg {
     pub(super) device: Option<DeviceId>,
     /// The flow that the peer was last heard on.
     pub(super) flow: Option<FlowId>,
+    /// Which target of the set is in use.
+    pub(super) target: u8,
+    /// True while it is on the agent's list of legs that wait with several targets.
+    pub(super) watched: bool,
     /// CSeq of the last INVITE of ours, which a PRACK names even after its 2xx.
     pub(super) invite_cseq: Option<u32>,
     /// Where to go when the dialog's next hop is no address.
@@ -74,6 +81,9 @@ pub(super) struct Outgoing {
     pub(super) purpose: Purpose,
     /// CSeq of the first attempt: a late answer to an older one is of an operation long over.
     pub(super) first_cseq: u32,
+    /// True for the INVITE that is to begin the dialog.
+    pub(super) initial: bool,
+    tried: Tried,
     /// When timer B of the last attempt ends, were it not cut at the deadline.
     timer_b: Instant,
     pub(super) recovery: Option<Recovery>,
@@ -83,6 +93,24 @@ pub(super) struct Outgoing {
     pub(super) offered: bool,
     /// True when it was cancelled: a failure is not recovered then.
     pub(super) cancelled: bool,
+}
+
+impl Outgoing {
+    /// True when a re-INVITE failed and had to wait: what counts as a recovery.
+    pub(super) fn has_waited(&self) -> bool {
+        !self.initial && self.recovery.is_some_and(|recovery| recovery.waits > 0)
+    }
+}
+
+/// What follows a failed attempt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Failed {
+    /// The next target of the set is being tried.
+    NextTarget,
+    /// A wait has begun; the `first` one of this re-INVITE.
+    Wait { first: bool, retry: Instant, deadline: Instant },
+    /// There is nothing to wait for.
+    GiveUp,
 }
 
 /// Why an INVITE of ours was sent.
@@ -153,18 +181,6 @@ pub(super) enum Unacknowledged {
 }
 
 impl Leg {
-    /// The flow for the next request: the peer's own while it is up, else the one to the next hop.
-    pub(super) fn choose_flow(&self, stack: &mut Stack) -> (FlowId, SocketAddr) {
-        let target = self.dialog.next_hop().unwrap_or(self.fallback);
-        if let Some(id) = self.flow
-            && let Some(flow) = stack.flows.get(id)
-            && (flow.direction == Direction::Inbound || flow.peer == target)
-        {
-            return (id, target);
-        }
-        (stack.outbound(target), target)
-    }
-
     /// Sends a request other than INVITE. `rest` writes the headers after the server's own, and the
     /// body.
     pub(super) fn send_request(
@@ -217,6 +233,8 @@ impl Leg {
             state,
             request: bytes,
             purpose: Purpose::Relay,
+            initial: !self.confirmed,
+            tried: Tried::default(),
             first_cseq: cseq,
             timer_b: stack.now + T1_64,
             recovery: None,
@@ -227,35 +245,49 @@ impl Leg {
         true
     }
 
-    /// The attempt failed in transport at `stack.now`: waits for the next one, or says that there
-    /// is none to wait for. Pure decision in [`decide`].
+    /// The attempt failed at `stack.now`: the next target is tried at once, or a wait begins, or
+    /// there is none. Pure decision in [`decide`].
     pub(super) fn on_attempt_failed(
         &mut self,
         stack: &mut Stack,
         id: LegId,
         cause: Cause,
-    ) -> Decision {
-        let Some(outgoing) = &mut self.outgoing else { return Decision::GiveUp };
+    ) -> Failed {
+        let Some(outgoing) = &mut self.outgoing else { return Failed::GiveUp };
         let now = stack.now;
-        let first_failure = outgoing.recovery.map_or(now, |recovery| recovery.first_failure);
-        let waits = outgoing.recovery.map_or(0, |recovery| recovery.waits);
-        let delay = stack.options.retry_delay(self.device);
-        let decision = decide(now, first_failure, cause, delay, stack.options.window());
-        if let Decision::Wait { retry, .. } = decision {
-            let retry = stack.wheel.schedule(retry, Timer::Retry(id));
-            if outgoing.recovery.is_none() {
-                stack.counted.recoveries_started += 1;
+        let recovery = *outgoing.recovery.get_or_insert(Recovery::begin(now));
+        let (first_failure, waits) = (recovery.first_failure, recovery.waits);
+        let window = stack.options.window();
+        if cause.is_of_the_target() && now < first_failure + window {
+            let mut tried = outgoing.tried;
+            let next = self.next_target(&stack.options, &mut tried);
+            if let Some(outgoing) = &mut self.outgoing {
+                outgoing.tried = tried;
             }
-            let phase = Phase::Waiting { retry };
-            outgoing.recovery = Some(Recovery { first_failure, waits: waits + 1, phase });
-            outgoing.state = Sent::Waiting;
-            stack.counted.waiting += 1;
+            if next.is_some() {
+                self.send_next(stack, id, first_failure + window);
+                return Failed::NextTarget;
+            }
         }
-        decision
+        let Some(outgoing) = &mut self.outgoing else { return Failed::GiveUp };
+        // A new INVITE waits only as long as it was told to.
+        let delay =
+            if outgoing.initial { Duration::ZERO } else { stack.options.retry_delay(self.device) };
+        let decision = decide(now, first_failure, cause, delay, window);
+        let Decision::Wait { retry, deadline } = decision else { return Failed::GiveUp };
+        let timer = stack.wheel.schedule(retry, Timer::Retry(id));
+        let phase = Phase::Waiting { retry: timer };
+        outgoing.recovery = Some(Recovery { first_failure, waits: waits + 1, phase });
+        outgoing.state = Sent::Waiting;
+        stack.counted.waiting += 1;
+        let first = waits == 0 && !outgoing.initial;
+        if first {
+            stack.counted.recoveries_started += 1;
+        }
+        Failed::Wait { first, retry, deadline }
     }
 
-    /// The wait is over: the next attempt, with a new branch and the next CSeq, and the rest as it
-    /// was. False when nothing waits, or the window closed meanwhile.
+    /// The wait is over: the next attempt. False when nothing waits, or the window closed meanwhile.
     pub(super) fn retry(&mut self, stack: &mut Stack, id: LegId) -> bool {
         let Some(outgoing) = &mut self.outgoing else { return false };
         let Some(recovery) = &mut outgoing.recovery else { return false };
@@ -265,7 +297,32 @@ impl Leg {
         }
         recovery.phase = Phase::Attempting;
         stack.counted.waiting -= 1;
+        self.send_next(stack, id, deadline);
+        true
+    }
+
+    /// A target of a leg that waits is alive: the next attempt goes there now. False when nothing
+    /// waits, or the window closed meanwhile.
+    pub(super) fn retry_at(&mut self, stack: &mut Stack, id: LegId, target: u8) -> bool {
+        let recovery = self.outgoing.as_ref().and_then(|outgoing| outgoing.recovery);
+        let Some(recovery) = recovery.filter(|_| self.is_waiting()) else { return false };
+        let deadline = recovery.first_failure + stack.options.window();
+        if stack.now >= deadline {
+            return false;
+        }
+        self.stop_wait(stack);
+        self.target = target;
+        self.send_next(stack, id, deadline);
+        true
+    }
+
+    /// The next attempt, with a new branch and the next CSeq, and the rest as it was.
+    fn send_next(&mut self, stack: &mut Stack, id: LegId, deadline: Instant) {
+        let Some(outgoing) = &self.outgoing else { return };
         let request = Rc::clone(&outgoing.request);
+        if outgoing.initial {
+            self.dialog.forget_early();
+        }
         let cseq = self.dialog.next_cseq();
         let branch = stack.next_branch();
         let bytes = next_attempt(&request, branch, cseq, &stack.options.sent_by);
@@ -277,7 +334,6 @@ impl Leg {
             outgoing.timer_b = stack.now + T1_64;
             outgoing.state = Sent::Attempting(client);
         }
-        true
     }
 
     /// Timer B of a repeated attempt ran out. True when it was cut too early, so that the attempt
@@ -296,6 +352,11 @@ impl Leg {
         extended
     }
 
+    /// True while the wait before the next attempt runs.
+    pub(super) fn is_waiting(&self) -> bool {
+        self.outgoing.as_ref().is_some_and(|outgoing| outgoing.state == Sent::Waiting)
+    }
+
     /// Ends the wait, if one runs.
     pub(super) fn stop_wait(&mut self, stack: &mut Stack) {
         if let Some(outgoing) = &mut self.outgoing
@@ -312,7 +373,7 @@ impl Leg {
     pub(super) fn end_outgoing(&mut self, stack: &mut Stack, recovered: bool) -> Option<Outgoing> {
         self.stop_wait(stack);
         let outgoing = self.outgoing.take()?;
-        if outgoing.recovery.is_some() {
+        if outgoing.has_waited() {
             if recovered {
                 stack.counted.recoveries_succeeded += 1;
             } else {
@@ -424,7 +485,7 @@ impl Leg {
         bytes: &Rc<[u8]>,
         timeout: Duration,
     ) -> ClientId {
-        let (flow, target) = self.choose_flow(stack);
+        let (flow, target) = self.choose_invite_flow(stack);
         self.invite_cseq = Some(cseq);
         stack.start(NewClient {
             branch,

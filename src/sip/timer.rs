@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use crate::key::{ClientId, LegId, ServerId};
+use crate::key::{CallId, ClientId, LegId, ServerId};
 
 /// Round-trip estimate (RFC 3261 §17.1.1.1).
 pub(super) const T1: Duration = Duration::from_millis(500);
@@ -39,6 +39,8 @@ pub(super) enum Timer {
     Answer(LegId),
     /// The wait of a recovering leg is over.
     Retry(LegId),
+    /// No session refresh came in time (RFC 4028 §10).
+    Session(CallId),
     /// The patience of a drain is over.
     Drain,
 }

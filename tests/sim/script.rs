@@ -36,6 +36,8 @@ use crate::world::World;
 pub(crate) const A: usize = 0;
 /// The callee, a device with the number 1001.
 pub(crate) const B: usize = 1;
+/// Another address of the callee, where there is one.
+pub(crate) const C: usize = 2;
 
 /// A request to be sent, or the first lines of one.
 #[derive(Clone, Debug, Default)]
@@ -108,7 +110,7 @@ struct End {
 /// A world with two peers, and the script's view of it.
 pub(crate) struct Script {
     pub(crate) world: World,
-    ends: [End; 2],
+    ends: [End; 3],
     zero: u64,
     options: Options,
     devices: Vec<Device>,
@@ -186,6 +188,26 @@ impl Script {
     pub(crate) fn device_option(mut self, millis: u64) -> Self {
         self.devices[B].retry_after = Some(Duration::from_millis(millis));
         self.options = self.options.with_devices(self.devices.clone());
+        self.reload();
+        self
+    }
+
+    /// Gives device B a backup contact, where C is.
+    pub(crate) fn backup(mut self) -> Self {
+        let server: SocketAddr = SERVER.parse().expect("an address");
+        let mut peer = Peer::new(C, "1002".to_owned(), peer_addr(C), server);
+        peer.manual = true;
+        self.world.oracle.addresses.insert(peer.addr, C);
+        self.devices[B].backups = vec![peer.addr];
+        self.world.add_peer(peer);
+        self.options = self.options.with_devices(self.devices.clone());
+        self.reload();
+        self
+    }
+
+    /// Answers to a re-INVITE that count as a transport failure.
+    pub(crate) fn listed(mut self, statuses: &[u16]) -> Self {
+        self.options.transport_error_responses = statuses.to_vec();
         self.reload();
         self
     }
@@ -421,6 +443,11 @@ impl Script {
         self.answers(B, 0, status, headers);
     }
 
+    /// C answers the request that it received last.
+    pub(crate) fn c_answers(&mut self, status: u16) {
+        self.answers(C, 0, status, &[]);
+    }
+
     /// B answers a request that it received earlier: `back` requests before the last.
     pub(crate) fn b_answers_earlier(&mut self, back: usize, status: u16) {
         self.answers(B, back, status, &[]);
@@ -472,7 +499,7 @@ impl Script {
     }
 
     /// Over the flow that is given if it lives, else over another one, else over a new one.
-    fn transmit(&mut self, peer: usize, conn: Option<usize>, msg: &Msg) {
+    pub(crate) fn transmit(&mut self, peer: usize, conn: Option<usize>, msg: &Msg) {
         let outbound = self.world.peers[peer].outbound;
         let bytes = msg.to_bytes();
         let mark = self.links_seen == self.world.net.links.len();
@@ -505,6 +532,12 @@ impl Script {
     #[track_caller]
     pub(crate) fn b_receives(&mut self, what: &str) -> Msg {
         self.receives(B, what)
+    }
+
+    /// C's next message: a method, or a status.
+    #[track_caller]
+    pub(crate) fn c_receives(&mut self, what: &str) -> Msg {
+        self.receives(C, what)
     }
 
     #[track_caller]

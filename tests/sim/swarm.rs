@@ -79,6 +79,7 @@ pub(crate) fn device(peer: &Peer, dn: &str, retry_after: Option<Duration>) -> De
         kind: DeviceKind::Extension,
         contact: format!("sip:{};transport=tcp", peer.addr),
         address: peer.addr,
+        backups: Vec::new(),
         contact_has_user: false,
         retry_after,
     }

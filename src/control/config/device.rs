@@ -1,6 +1,7 @@
 //! Reads `[[device]]`.
 
 use std::collections::hash_map::Entry;
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use toml::de::{DeTable, DeValue};
@@ -9,7 +10,7 @@ use super::DeviceOrigin;
 use super::address::{Contact, parse_contact};
 use super::read::{Reader, Seen, Value};
 use super::spec::{DEVICE_TSERVER, RETRY_AFTER, SECTIONS};
-use crate::options::{Device, DeviceKind};
+use crate::options::{CONTACT_BACKUPS_MAX, Device, DeviceKind};
 
 /// Bytes of a `dn` or `prefix`; a longer one is refused.
 pub const NUMBER_BYTES_MAX: usize = 64;
@@ -50,6 +51,7 @@ pub(super) fn read(reader: &mut Reader<'_>, root: &DeTable<'_>, window: Duration
             check_reach(reader, table, kind, line);
         }
         let contact = contact(reader, table, line);
+        let backups = backups(reader, table);
         let (retry_after, retry_line) = retry_after(reader, table, window);
         let (Some(kind), Some((contact, address))) = (kind, contact) else { continue };
         let origin = DeviceOrigin {
@@ -58,6 +60,7 @@ pub(super) fn read(reader: &mut Reader<'_>, root: &DeTable<'_>, window: Duration
             prefix: reader.line_of(table, "prefix"),
             kind: reader.line_of(table, "type"),
             contact: reader.line_of(table, "contact"),
+            backups: reader.line_of(table, "contact-backup"),
             retry_after: retry_line,
         };
         reader.origins.devices.push(origin);
@@ -67,6 +70,7 @@ pub(super) fn read(reader: &mut Reader<'_>, root: &DeTable<'_>, window: Duration
             kind,
             contact,
             address: address.address,
+            backups,
             contact_has_user: address.has_user,
             retry_after,
         });
@@ -168,11 +172,45 @@ fn contact(reader: &mut Reader<'_>, table: &DeTable<'_>, line: usize) -> Option<
             Some((text.to_owned(), contact))
         }
         Err(reason) => {
-            let shown: String = text.escape_debug().take(80).collect();
-            reader.error(Some(value), format!("contact \"{shown}\" {reason}"));
+            reader.error(Some(value), format!("contact \"{}\" {reason}", shown(value)));
             None
         }
     }
+}
+
+/// Further addresses of the device, in order.
+fn backups(reader: &mut Reader<'_>, table: &DeTable<'_>) -> Vec<SocketAddr> {
+    const EXPECTED: &str = "a list such as [\"sip:192.0.2.8:5060;transport=tcp\"]";
+    let name = "contact-backup";
+    let Some(value) = table.get(name) else { return Vec::new() };
+    let Some(entries) = reader.array(name, value, EXPECTED) else { return Vec::new() };
+    if entries.len() > CONTACT_BACKUPS_MAX {
+        let count = entries.len();
+        let text = format!("{name} has {count} entries; expected at most {CONTACT_BACKUPS_MAX}");
+        reader.error(Some(value), text);
+    }
+    let mut backups = Vec::new();
+    for entry in entries.iter().take(CONTACT_BACKUPS_MAX) {
+        let Some(text) = reader.string(name, entry, EXPECTED) else { continue };
+        match parse_contact(text) {
+            Ok(contact) if contact.has_user => {
+                let text =
+                    "has a user part: requests keep the URI of `contact`, only the address counts";
+                reader.error(Some(entry), format!("{name} \"{}\" {text}", shown(entry)));
+            }
+            Ok(contact) => backups.push(contact.address),
+            Err(reason) => {
+                reader.error(Some(entry), format!("{name} \"{}\" {reason}", shown(entry)))
+            }
+        }
+    }
+    backups
+}
+
+/// As much of a string as an error shows.
+fn shown(value: &Value<'_>) -> String {
+    let text = value.get_ref().as_str().unwrap_or_default();
+    text.escape_debug().take(80).collect()
 }
 
 /// The device's own delay and its line; `None` when it has none, which differs from zero.

@@ -156,5 +156,6 @@ struct DeviceOrigin {
     prefix: Option<usize>,
     kind: Option<usize>,
     contact: Option<usize>,
+    backups: Option<usize>,
     retry_after: Option<usize>,
 }

@@ -90,7 +90,9 @@ impl<'a> Reader<'a> {
         let millis = self.number(tserver, &spec::RETRY_AFTER);
         let retry_after = Duration::from_millis(millis);
         let sip_invite_timeout = self.seconds(tserver, &spec::SIP_INVITE_TIMEOUT);
+        let responses = self.transport_error_responses(tserver);
         let mut options = Options::default();
+        options.transport_error_responses = responses;
         options.sent_by = sent_by;
         options.retry_after = retry_after;
         options.sip_invite_timeout = sip_invite_timeout;
@@ -215,6 +217,29 @@ impl<'a> Reader<'a> {
         };
         self.set("server", "advertise", format!("\"{sent_by}\""), "", value);
         sent_by
+    }
+
+    /// Statuses that count as a transport failure of a re-INVITE, without repetitions.
+    fn transport_error_responses(&mut self, table: &DeTable<'_>) -> Vec<u16> {
+        let spec = &spec::TRANSPORT_ERROR_RESPONSE;
+        let value = table.get(spec.name);
+        let expected = "a list of statuses such as [430, 477]";
+        let entries = value.and_then(|value| self.array(spec.name, value, expected));
+        let mut statuses = Vec::new();
+        for entry in entries.into_iter().flat_map(|entries| entries.iter()) {
+            let status = self.integer(entry, spec).map(|status| status as u16);
+            match status {
+                Some(408 | 481) => {
+                    let text = "they end the dialog (RFC 3261 §12.2.1.2) and cannot be listed";
+                    self.error(Some(entry), format!("{} has 408 or 481: {text}", spec.name));
+                }
+                // At most 300 different ones.
+                Some(status) if !statuses.contains(&status) => statuses.push(status),
+                Some(_) | None => {}
+            }
+        }
+        self.set(spec.section, spec.name, format!("{statuses:?}"), "", value);
+        statuses
     }
 
     fn limits(&mut self, table: &DeTable<'_>) -> Limits {
@@ -347,7 +372,7 @@ impl<'a> Reader<'a> {
         text
     }
 
-    fn array<'v, 'i>(
+    pub(super) fn array<'v, 'i>(
         &mut self,
         name: &str,
         value: &'v Value<'i>,

@@ -65,6 +65,12 @@ impl Config {
                 write_line(out, &format!("{name} = \"{value}\""), &format!("{file}:{line}"))?;
             }
         }
+        if let Some(line) = origin.backups {
+            let uri = |address| format!("\"sip:{address};transport=tcp\"");
+            let uris: Vec<_> = device.backups.iter().map(uri).collect();
+            let option = format!("contact-backup = [{}]", uris.join(", "));
+            write_line(out, &option, &format!("{file}:{line}"))?;
+        }
         let name = RETRY_AFTER.name;
         let own = |delay: Duration| format!("TServer = {{ {name} = {} }}", delay.as_millis());
         match (device.retry_after, origin.retry_after) {

@@ -31,9 +31,16 @@ pub const SECTIONS: [Section; 4] = [
     },
     Section {
         name: "TServer",
-        options: &["retry-after-reliable-transport-error", "sip-invite-timeout"],
+        options: &[
+            "retry-after-reliable-transport-error",
+            "sip-invite-timeout",
+            "transport-error-responses",
+        ],
     },
-    Section { name: "device", options: &["dn", "type", "prefix", "contact", "TServer"] },
+    Section {
+        name: "device",
+        options: &["dn", "type", "prefix", "contact", "contact-backup", "TServer"],
+    },
 ];
 
 /// What `[TServer]` of a device may hold.
@@ -102,6 +109,16 @@ pub(super) const SIP_INVITE_TIMEOUT: Number = Number {
     min: 0,
     max: SIP_INVITE_TIMEOUT_SECS_MAX,
     default: 0,
+};
+
+/// An entry of `transport-error-responses`.
+pub(super) const TRANSPORT_ERROR_RESPONSE: Number = Number {
+    section: "TServer",
+    name: "transport-error-responses",
+    unit: "",
+    min: 400,
+    max: 699,
+    default: 400,
 };
 
 /// All options that are numbers.

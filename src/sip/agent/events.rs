@@ -86,7 +86,7 @@ pub(super) fn leave(
 pub(super) fn end_outgoing(stack: &mut Stack, call: &mut Call, leg: LegId, ended: Ended) {
     let recovered = ended == Ended::Answered;
     let Some(outgoing) = call.leg_mut(leg.side).end_outgoing(stack, recovered) else { return };
-    let Some(recovery) = outgoing.recovery.filter(|recovery| recovery.waits > 0) else { return };
+    let Some(recovery) = outgoing.recovery.filter(|_| outgoing.has_waited()) else { return };
     let (attempts, elapsed) = (outgoing.attempts, stack.now.since(recovery.first_failure));
     let outcome = match ended {
         Ended::Answered => {

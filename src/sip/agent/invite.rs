@@ -1,18 +1,15 @@
 //! INVITEs inside a call: answers to ours, re-INVITEs of the peers, ACK and CANCEL.
 
 use std::rc::Rc;
-use std::time::Duration;
 
 use super::relay::pass_response;
 use super::{
-    Agent, Decision, Ended, Sent, Verdict, events, hops_left, refuse, respond_busy, rest_of_invite,
-    write,
+    Agent, Ended, Sent, Verdict, events, hops_left, refuse, respond_busy, rest_of_invite, write,
 };
-use crate::cti::Content;
 use crate::key::{ClientId, FlowId, LegId, ServerId, Side};
 use crate::sip::dialog::{Dialog, MAX_FORWARDS, RequestHead};
 use crate::sip::message::{Head, View};
-use crate::sip::recovery::{Cause, Late, cause_of, decide_late};
+use crate::sip::recovery::Cause;
 use crate::sip::session::{Incoming, Party, Purpose};
 use crate::sip::token::Token;
 use crate::sip::transaction::{Stack, Told};
@@ -165,7 +162,7 @@ impl Agent {
     }
 
     /// Answers the open re-INVITE of leg `id` finally, with a status of ours.
-    fn fail_incoming(&mut self, stack: &mut Stack, id: LegId, status: u16) {
+    pub(super) fn fail_incoming(&mut self, stack: &mut Stack, id: LegId, status: u16) {
         let Some(call) = self.calls.get_mut(id.call) else { return };
         let leg = call.leg_mut(id.side);
         if leg.has_pending_incoming()
@@ -210,45 +207,6 @@ impl Agent {
         }
     }
 
-    /// Decides about a late answer to an attempt that was given up (`spec` §5); true when it goes on
-    /// as if the attempt had never failed.
-    fn admit_late(
-        &mut self,
-        stack: &mut Stack,
-        id: LegId,
-        client: ClientId,
-        flow: FlowId,
-        response: View<'_>,
-    ) -> bool {
-        let Some(call) = self.calls.get_mut(id.call) else { return false };
-        let leg = call.leg_mut(id.side);
-        let Some(outgoing) = &mut leg.outgoing else { return false };
-        let newer = !matches!(outgoing.state, Sent::Waiting);
-        match decide_late(response.status(), newer) {
-            Late::Adopt => {
-                outgoing.state = Sent::Attempting(client);
-                leg.stop_wait(stack);
-                stack.adopt(client);
-                true
-            }
-            Late::Succeed => {
-                leg.stop_wait(stack);
-                true
-            }
-            Late::Acknowledge => {
-                leg.acknowledge(stack, client, flow, |out| write::body(out, b""));
-                false
-            }
-            // A newer attempt has its 2xx already, and only its ACK is still to go.
-            Late::EndLeg if matches!(outgoing.state, Sent::Answered(..)) => false,
-            Late::EndLeg => {
-                self.release_gone(stack, id, response.status());
-                false
-            }
-            Late::Ignore => false,
-        }
-    }
-
     fn on_invite_progress(&mut self, stack: &mut Stack, id: LegId, response: View<'_>) {
         let Some(call) = self.calls.get_mut(id.call) else { return };
         let leg = call.leg_mut(id.side);
@@ -283,6 +241,8 @@ impl Agent {
         }
         let (offered, purpose) = (outgoing.offered, outgoing.purpose);
         outgoing.state = Sent::Answered(client, flow);
+        call.refresh_session(stack, id.call, response);
+        let leg = call.leg_mut(id.side);
         if leg.confirmed {
             leg.dialog.refresh_target(response);
         } else {
@@ -315,42 +275,6 @@ impl Agent {
         }
     }
 
-    /// A refusal that stands for a transport failure (F3, F4), or a peer that is still busy with an
-    /// earlier attempt: true when it was taken as such.
-    fn recover_refused(&mut self, stack: &mut Stack, id: LegId, response: View<'_>) -> bool {
-        let Some(call) = self.calls.get_mut(id.call).filter(|call| call.is_established()) else {
-            return false;
-        };
-        let leg = call.leg_mut(id.side);
-        let Some(outgoing) = leg.outgoing.as_ref().filter(|outgoing| !outgoing.cancelled) else {
-            return false;
-        };
-        let pause = glare_pause(stack, id.side);
-        let listed = &stack.options.transport_error_responses;
-        let repeated = outgoing.recovery.is_some();
-        let Some(cause) = cause_of(response, listed, repeated, pause) else {
-            return false;
-        };
-        self.recover(stack, id, cause);
-        true
-    }
-
-    fn recover(&mut self, stack: &mut Stack, id: LegId, cause: Cause) {
-        let Some(call) = self.calls.get_mut(id.call) else { return };
-        match call.leg_mut(id.side).on_attempt_failed(stack, id, cause) {
-            Decision::Wait { retry, deadline } => {
-                let outgoing = call.leg(id.side).outgoing.as_ref();
-                let waits = outgoing.and_then(|outgoing| outgoing.recovery).map(|it| it.waits);
-                if waits == Some(1) {
-                    let (delay, window) = (retry - stack.now, deadline - stack.now);
-                    let started = Content::RecoveryStarted { cause: cause.told(), delay, window };
-                    events::emit(stack, call, id, started);
-                }
-            }
-            Decision::GiveUp => self.give_up(stack, id),
-        }
-    }
-
     fn on_invite_refused(&mut self, stack: &mut Stack, id: LegId, status: u16, response: View<'_>) {
         let Some(call) = self.calls.get_mut(id.call) else { return };
         let established = call.is_established();
@@ -377,50 +301,6 @@ impl Agent {
         }
     }
 
-    fn on_invite_failed(&mut self, stack: &mut Stack, id: LegId, client: ClientId, cause: Cause) {
-        let Some(call) = self.calls.get_mut(id.call) else { return };
-        let established = call.is_established();
-        let leg = call.leg_mut(id.side);
-        let Some(outgoing) = &leg.outgoing else { return };
-        if outgoing.state != Sent::Attempting(client) {
-            return;
-        }
-        if !established {
-            // A new INVITE is not recovered (RFC 3263 §4.3: the next target; there is one only).
-            return self.release_unreachable(stack, id.call);
-        }
-        if outgoing.cancelled {
-            events::end_outgoing(stack, call, id, Ended::Cancelled);
-            return self.fail_incoming(stack, id.other(), 487);
-        }
-        self.recover(stack, id, cause);
-    }
-
-    fn on_invite_timeout(&mut self, stack: &mut Stack, id: LegId, client: ClientId) {
-        let Some(call) = self.calls.get_mut(id.call) else { return };
-        let established = call.is_established();
-        let leg = call.leg_mut(id.side);
-        let Some(outgoing) = &leg.outgoing else { return };
-        if outgoing.state != Sent::Attempting(client) {
-            return;
-        }
-        if !established {
-            return self.release_unanswered(stack, id.call, 408, None);
-        }
-        let (cancelled, recovering) = (outgoing.cancelled, outgoing.recovery.is_some());
-        if recovering && leg.extend(stack, client) {
-            return;
-        }
-        if cancelled {
-            events::end_outgoing(stack, call, id, Ended::Cancelled);
-            return self.fail_incoming(stack, id.other(), 487);
-        }
-        if recovering {
-            return self.give_up(stack, id);
-        }
-        self.release_gone(stack, id, 408);
-    }
-
     fn leg_of(&self, stack: &Stack, tag: Token) -> Option<LegId> {
         let side = if tag.index & 1 == 0 { Side::A } else { Side::B };
         let call = self.calls.key_at(tag.index >> 1)?;
@@ -430,19 +310,9 @@ impl Agent {
     }
 }
 
-/// The pause after a 491 (RFC 3261 §14.1): the server made the Call-ID of the callee's leg, the
-/// caller that of its own.
-fn glare_pause(stack: &mut Stack, side: Side) -> Duration {
-    let random = stack.random();
-    match side {
-        Side::A => Duration::from_millis(10 * (random % 201)),
-        Side::B => Duration::from_millis(2100 + 10 * (random % 191)),
-    }
-}
-
 /// An answer whose call or operation is over: a 2xx gets its ACK, once more if it had one, and when
 /// it makes a dialog that nobody wants, its BYE (RFC 3261 §13.2.2.4).
-fn on_stray_answer(stack: &mut Stack, id: ClientId, flow: FlowId, response: View<'_>) {
+pub(super) fn on_stray_answer(stack: &mut Stack, id: ClientId, flow: FlowId, response: View<'_>) {
     if (101..200).contains(&response.status()) {
         return stack.cancel_late(id);
     }

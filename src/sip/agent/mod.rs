@@ -15,18 +15,19 @@
 mod control;
 mod events;
 mod invite;
+mod recover;
 mod relay;
 mod release;
 mod sdp;
+mod session_timer;
 mod setup;
 
 use super::message::{Method, View, write};
-use super::recovery::Decision;
 use super::session::{Leg, Sent, Unacknowledged};
 use super::timer::Timer;
 use super::token::Token;
 use super::transaction::{Owner, Received, Stack, Told, Verdict};
-use crate::key::{CallId, FlowId, LegId, ServerId, Side, Slab};
+use crate::key::{CallId, FlowId, LegId, ServerId, Side, Slab, TimerKey};
 
 use super::dialog::MAX_FORWARDS;
 
@@ -43,6 +44,10 @@ pub(super) struct Agent {
     calls: Slab<CallId, Call>,
     /// True when no new calls are taken.
     draining: bool,
+    /// Legs that wait and have several targets; some may have gone on meanwhile.
+    watching: Vec<LegId>,
+    /// When the list is tidied up.
+    watching_max: usize,
 }
 
 /// How an INVITE of ours ended.
@@ -62,6 +67,8 @@ enum Ended {
 #[derive(Debug)]
 struct Call {
     legs: [Leg; 2],
+    /// Runs while the peers refresh their session (RFC 4028).
+    session: Option<TimerKey>,
 }
 
 impl Call {
@@ -140,6 +147,7 @@ impl Agent {
         match timer {
             Timer::Retry(leg) => self.on_retry(stack, leg),
             Timer::Answer(leg) => self.on_answer_timer(stack, leg),
+            Timer::Session(call) => self.release_expired(stack, call),
             Timer::Drain => self.release_all(stack),
             Timer::B(_)
             | Timer::C(_)
@@ -149,13 +157,6 @@ impl Agent {
             | Timer::M(_)
             | Timer::Orphan(_)
             | Timer::Cancelled(_) => {}
-        }
-    }
-
-    fn on_retry(&mut self, stack: &mut Stack, id: LegId) {
-        let Some(call) = self.calls.get_mut(id.call) else { return };
-        if !call.leg_mut(id.side).retry(stack, id) {
-            self.give_up(stack, id);
         }
     }
 

@@ -75,6 +75,7 @@ impl Agent {
             && let Some(call) = self.calls.get_mut(leg.call)
         {
             call.leg_mut(leg.side).dialog.refresh_target(response);
+            call.refresh_session(stack, leg.call, response);
         }
         pass_response(stack, from, response);
     }

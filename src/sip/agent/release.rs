@@ -42,6 +42,9 @@ const NO_ANSWER: &str = "SIP;cause=408;text=\"no answer\"";
 /// Reason of a BYE on the other leg when its re-INVITE found no dialog.
 const NO_DIALOG: &str = "SIP;cause=481;text=\"dialog is gone\"";
 
+/// Reason of a BYE when no session refresh came.
+const EXPIRED: &str = "SIP;cause=408;text=\"session expired\"";
+
 impl Agent {
     /// A peer hangs up: 200, and the other leg gets its BYE.
     pub(super) fn on_bye(&mut self, stack: &mut Stack, id: LegId, server: ServerId, bye: View<'_>) {
@@ -96,6 +99,13 @@ impl Agent {
         self.release_unanswered(stack, call, 503, None);
     }
 
+    /// The session was not refreshed (RFC 4028 §10).
+    pub(super) fn release_silent(&mut self, stack: &mut Stack, call: CallId) {
+        let id = LegId { call, side: Side::A };
+        let end = End { status: 408, by: None, ended: Ended::Released, reference: None };
+        self.end(stack, id, end, Goodbye::Bye(Some(EXPIRED)), Goodbye::Bye(Some(EXPIRED)));
+    }
+
     /// Ends every call.
     pub(super) fn release_all(&mut self, stack: &mut Stack) {
         for call in self.calls.keys() {
@@ -115,6 +125,7 @@ impl Agent {
         there: Goodbye<'_>,
     ) {
         let Some(mut call) = self.calls.remove(id.call) else { return };
+        call.stop_session_timer(stack);
         // Open INVITEs are answered before any BYE goes out.
         for leg in &mut call.legs {
             end_incoming(stack, leg, end.status);

@@ -51,7 +51,7 @@ impl Agent {
         };
         stack.set_to_tag(server, tags[0]);
         stack.respond(server, 100);
-        let call = self.calls.insert(Call { legs });
+        let call = self.calls.insert(Call { legs, session: None });
         let Some(call_mut) = self.calls.get_mut(call) else { return };
         call_mut.leg_mut(Side::A).incoming = Some(Incoming {
             server,
@@ -114,6 +114,8 @@ fn make_legs(
         confirmed: false,
         device: route.caller,
         flow: Some(flow),
+        target: 0,
+        watched: false,
         fallback: fallback.unwrap_or(peer),
         invite_cseq: None,
         party: Party::Null,
@@ -125,6 +127,8 @@ fn make_legs(
         confirmed: false,
         device: Some(route.callee),
         flow: None,
+        target: 0,
+        watched: false,
         fallback: route.address,
         invite_cseq: None,
         party: Party::Null,

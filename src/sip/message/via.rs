@@ -21,6 +21,8 @@ pub struct Via<'a> {
     pub received: Option<&'a [u8]>,
     /// `Some(None)` asks for the port that the request came from, `Some(Some(_))` tells it.
     pub rport: Option<Option<u16>>,
+    /// The sender takes requests on the connection that it opened (RFC 5923 §5).
+    pub alias: bool,
 }
 
 /// What the branches of RFC 3261 begin with (§8.1.1.7).
@@ -50,6 +52,7 @@ impl<'a> Via<'a> {
             branch: None,
             received: None,
             rport: None,
+            alias: false,
         };
         let mut params = Params::new(header, at, true);
         while let Some(param) = params.next().ok()? {
@@ -67,6 +70,7 @@ impl<'a> Via<'a> {
                 name if name.eq_ignore_ascii_case(b"rport") => {
                     via.rport = Some(param.value.and_then(port_number));
                 }
+                name if name.eq_ignore_ascii_case(b"alias") => via.alias = true,
                 _ => {}
             }
         }

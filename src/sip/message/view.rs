@@ -203,7 +203,16 @@ impl<'a> View<'a> {
 
     /// The seconds of Retry-After, whatever comment and parameters follow them.
     pub fn retry_after(&self) -> Option<u32> {
-        let value = self.first(Name::RetryAfter)?;
+        self.seconds(Name::RetryAfter)
+    }
+
+    /// The seconds of Session-Expires (RFC 4028 §4).
+    pub fn session_expires(&self) -> Option<u32> {
+        self.seconds(Name::SessionExpires)
+    }
+
+    fn seconds(&self, name: Name) -> Option<u32> {
+        let value = self.first(name)?;
         let (digits, rest) = value.split_at(digits_at(value, 0));
         match rest.first() {
             None | Some(b' ' | b'\t' | b'\r' | b'\n' | b';' | b'(') => {

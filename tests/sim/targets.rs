@@ -1,0 +1,340 @@
+//! Where requests go when there is more than one way, and when there is one again.
+
+use crate::message::Msg;
+use crate::scenarios::{DELAY, REASON, WINDOW, waiting};
+use crate::script::{A, B, C, Script, reinvite, request};
+
+/// B's flow is lost under a re-INVITE; its backup C gets it at once.
+fn failed_over() -> (Script, Msg, Msg) {
+    let mut s = Script::established().option(DELAY, 500).backup();
+    s.at(0).a_sends(reinvite());
+    s.a_receives("100");
+    let first = s.b_receives("INVITE");
+    s.at(10).reset(B);
+    s.connects_to(C);
+    let second = s.c_receives("INVITE");
+    (s, first, second)
+}
+
+#[test]
+fn with_more_than_one_target_the_next_one_gets_the_reinvite_at_once() {
+    let (mut s, first, second) = failed_over();
+    assert_eq!(second.cseq().0, first.cseq().0 + 1);
+    assert_ne!(second.branch(), first.branch());
+    assert_eq!((second.uri(), &second.body), (first.uri(), &first.body));
+    s.c_answers(200);
+    s.c_receives("ACK");
+    s.a_receives("200");
+    s.a_acknowledges();
+    s.until(5000).nothing_happens();
+    assert_eq!(s.stats().recoveries_started, 0);
+}
+
+#[test]
+fn the_wait_begins_when_every_target_has_failed() {
+    let (mut s, _, _) = failed_over();
+    s.at(100).reset(C);
+    s.until(599).nothing_happens();
+    s.at(600).connects_to(B);
+    s.b_receives("INVITE");
+    s.b_answers(200);
+    s.b_receives("ACK");
+    s.a_receives("200");
+    assert_eq!(s.stats().recoveries_succeeded, 1);
+}
+
+#[test]
+fn after_the_wait_every_target_is_tried_again_before_the_next_wait() {
+    let (mut s, _, _) = failed_over();
+    s.at(100).reset(C);
+    s.refuse(B);
+    s.at(600);
+    assert_eq!(s.connections(), 2);
+    s.c_receives("INVITE");
+    s.c_answers(200);
+    s.c_receives("ACK");
+    s.a_receives("200");
+}
+
+#[test]
+fn the_window_begins_with_the_first_target_that_failed() {
+    let mut s = Script::established().option(DELAY, 1000).option(WINDOW, 3).backup();
+    s.at(0).a_sends(reinvite());
+    s.a_receives("100");
+    s.b_receives("INVITE");
+    s.at(10).reset(B);
+    s.c_receives("INVITE");
+    s.at(2010).reset(C);
+    s.a_receives("408");
+    assert_eq!(s.a_receives("BYE").text("Reason"), REASON);
+}
+
+#[test]
+fn with_recovery_switched_off_the_next_target_is_tried_all_the_same() {
+    let mut s = Script::established().option(DELAY, 0).backup();
+    s.at(0).a_sends(reinvite());
+    s.a_receives("100");
+    s.b_receives("INVITE");
+    s.at(10).reset(B);
+    s.c_receives("INVITE");
+    s.at(20).reset(C);
+    s.a_receives("408");
+    assert_eq!(s.a_receives("BYE").text("Reason"), REASON);
+}
+
+#[test]
+fn the_target_that_answered_last_gets_the_next_request() {
+    let (mut s, _, _) = failed_over();
+    s.c_answers(200);
+    s.c_receives("ACK");
+    s.a_receives("200");
+    s.a_acknowledges();
+    s.a_sends(request("INFO"));
+    s.c_receives("INFO");
+}
+
+#[test]
+fn a_target_that_comes_alive_during_the_wait_is_used_at_once() {
+    let (mut s, _, _) = failed_over();
+    s.at(100).reset(C);
+    s.refuse(B);
+    s.refuse(C);
+    s.until(300).nothing_happens();
+    s.accept(C);
+    // C's own connection says so.
+    s.c_connects_with_alias();
+    s.c_receives("INVITE");
+    s.c_receives("200");
+    assert_eq!(s.stats().waiting, 0);
+    s.c_answers(200);
+    s.c_receives("ACK");
+    s.a_receives("200");
+    s.a_acknowledges();
+    s.until(5000).nothing_happens();
+}
+
+#[test]
+fn a_single_target_that_comes_alive_during_the_wait_gets_the_next_attempt_when_it_is_due() {
+    let (mut s, _) = waiting();
+    s.refuse(B);
+    s.at(300).b_connects_with_alias();
+    s.b_receives("200");
+    s.until(509).nothing_happens();
+    s.at(510);
+    assert_eq!(s.connections(), 0);
+    s.b_receives("INVITE");
+    s.b_answers(200);
+    s.b_receives("ACK");
+    s.a_receives("200");
+}
+
+#[test]
+fn an_alias_of_an_address_that_is_no_device_is_ignored() {
+    let (mut s, _) = waiting();
+    s.at(300).b_connects_with_alias_to(5099);
+    s.b_receives("200");
+    s.at(510).connects_to(B);
+    s.b_receives("INVITE");
+}
+
+#[test]
+fn a_flow_without_alias_is_no_way_to_its_device() {
+    let (mut s, _) = waiting();
+    s.at(300).b_sends_options("");
+    s.b_receives("200");
+    s.at(510).connects_to(B);
+    s.b_receives("INVITE");
+}
+
+#[test]
+fn new_invite_goes_to_the_next_target_when_the_first_refuses_the_connection() {
+    let mut s = Script::new().option(DELAY, 500).backup();
+    s.refuse(B);
+    s.a_calls("1001");
+    s.a_receives("100");
+    let invite = s.c_receives("INVITE");
+    assert_eq!(invite.cseq().0, 2);
+    assert!(invite.uri().starts_with("sip:1001@10.0.0.2"), "{invite}");
+    s.c_answers(200);
+    s.c_receives("ACK");
+    s.a_receives("200");
+    s.a_acknowledges();
+    s.until(5000).nothing_happens();
+}
+
+#[test]
+fn new_invite_goes_to_the_next_target_when_the_first_answers_503() {
+    let mut s = Script::new().backup();
+    s.a_calls("1001");
+    s.a_receives("100");
+    s.b_receives("INVITE");
+    s.b_answers(503);
+    s.b_receives("ACK");
+    s.c_receives("INVITE");
+    s.c_answers(486);
+    s.c_receives("ACK");
+    s.a_receives("486");
+    s.a_acknowledges();
+    s.call_is_over();
+}
+
+#[test]
+fn new_invite_that_no_target_takes_is_answered_503_without_a_wait() {
+    let mut s = Script::new().option(DELAY, 500).backup();
+    s.refuse(B);
+    s.refuse(C);
+    s.a_calls("1001");
+    assert_eq!(s.connections(), 2);
+    s.a_receives("100");
+    s.a_receives("503");
+    s.a_acknowledges();
+    s.call_is_over();
+}
+
+#[test]
+fn a_late_answer_of_the_first_target_of_a_new_invite_is_ended_with_bye() {
+    let mut s = Script::new().backup();
+    s.a_calls("1001");
+    s.a_receives("100");
+    s.b_receives("INVITE");
+    s.b_answers(180);
+    s.a_receives("180");
+    s.reset(B);
+    s.c_receives("INVITE");
+    s.b_answers(200);
+    s.b_receives("ACK");
+    s.b_receives("BYE");
+    s.b_answers(200);
+    s.c_answers(200);
+    s.c_receives("ACK");
+    s.a_receives("200");
+    s.a_acknowledges();
+    assert_eq!(s.stats().calls, 1);
+}
+
+#[test]
+fn new_invite_that_is_told_to_come_back_waits_that_long_even_where_the_delay_is_zero() {
+    let mut s = Script::new();
+    s.a_calls("1001");
+    s.a_receives("100");
+    let first = s.b_receives("INVITE");
+    s.b_answers_with(503, &[("Retry-After", "3")]);
+    s.b_receives("ACK");
+    s.until(2999).nothing_happens();
+    s.at(3000);
+    let second = s.b_receives("INVITE");
+    assert_eq!(second.cseq().0, first.cseq().0 + 1);
+    s.b_answers(200);
+    s.b_receives("ACK");
+    s.a_receives("200");
+    s.a_acknowledges();
+    assert_eq!((s.stats().recoveries_started, s.stats().calls), (0, 1));
+    s.until(6000).nothing_happens();
+}
+
+#[test]
+fn a_wait_of_a_new_invite_that_does_not_fit_into_the_window_is_none() {
+    let mut s = Script::new().option(WINDOW, 5);
+    s.a_calls("1001");
+    s.a_receives("100");
+    s.b_receives("INVITE");
+    s.b_answers_with(503, &[("Retry-After", "5")]);
+    s.b_receives("ACK");
+    s.a_receives("503");
+    s.a_acknowledges();
+    s.call_is_over();
+}
+
+#[test]
+fn a_second_503_to_a_new_invite_is_passed_on_when_the_window_is_over() {
+    let mut s = Script::new().option(WINDOW, 5);
+    s.a_calls("1001");
+    s.a_receives("100");
+    s.b_receives("INVITE");
+    s.b_answers_with(503, &[("Retry-After", "3")]);
+    s.b_receives("ACK");
+    s.at(3000).b_receives("INVITE");
+    s.b_answers_with(503, &[("Retry-After", "3")]);
+    s.b_receives("ACK");
+    s.a_receives("503");
+    s.a_acknowledges();
+    s.call_is_over();
+}
+
+#[test]
+fn a_caller_that_cancels_during_the_wait_of_a_new_invite_gets_487() {
+    let mut s = Script::new();
+    s.a_calls("1001");
+    s.a_receives("100");
+    s.b_receives("INVITE");
+    s.b_answers_with(503, &[("Retry-After", "3")]);
+    s.b_receives("ACK");
+    s.at(1000).a_cancels();
+    s.a_receives("200");
+    s.a_receives("487");
+    s.a_acknowledges();
+    s.until(5000).nothing_happens();
+    s.call_is_over();
+}
+
+#[test]
+fn a_listed_answer_starts_the_wait() {
+    for status in [430, 477] {
+        let mut s = Script::established().option(DELAY, 500).listed(&[430, 477]);
+        s.at(0).a_sends(reinvite());
+        s.a_receives("100");
+        s.b_receives("INVITE");
+        s.b_answers(status);
+        s.b_receives("ACK");
+        s.until(499).nothing_happens();
+        s.at(500).b_receives("INVITE");
+    }
+}
+
+#[test]
+fn an_answer_that_is_not_listed_is_passed_on() {
+    let mut s = Script::established().option(DELAY, 500);
+    s.at(0).a_sends(reinvite());
+    s.a_receives("100");
+    s.b_receives("INVITE");
+    s.b_answers(430);
+    s.b_receives("ACK");
+    s.a_receives("430");
+    s.a_acknowledges();
+    s.call_is_up();
+}
+
+impl Script {
+    /// B connects to the server and says that it takes requests on that connection.
+    fn b_connects_with_alias(&mut self) {
+        self.sends_options(B, 5060, ";alias");
+    }
+
+    fn b_connects_with_alias_to(&mut self, port: u16) {
+        self.sends_options(B, port, ";alias");
+    }
+
+    fn b_sends_options(&mut self, params: &str) {
+        self.sends_options(B, 5060, params);
+    }
+
+    fn c_connects_with_alias(&mut self) {
+        self.sends_options(C, 5060, ";alias");
+    }
+
+    /// An OPTIONS outside of any dialog over a connection of the peer's own.
+    fn sends_options(&mut self, peer: usize, port: u16, params: &str) {
+        assert_ne!(peer, A);
+        let ip = self.world.peers[peer].addr.ip();
+        let serial = self.world.peers[peer].unique();
+        let via = format!("SIP/2.0/TCP {ip}:{port};branch=z9hG4bK{serial}{params}");
+        let msg = Msg::request("OPTIONS", "sip:10.99.0.1:5060")
+            .with("Via", via)
+            .with("Max-Forwards", "70")
+            .with("From", format!("<sip:x@{ip}>;tag={serial}"))
+            .with("To", "<sip:10.99.0.1>")
+            .with("Call-ID", format!("{serial}@{ip}"))
+            .with("CSeq", "1 OPTIONS");
+        self.transmit(peer, None, &msg);
+    }
+}
