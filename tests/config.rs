@@ -628,6 +628,6 @@ fn wrong_backups_and_responses_are_told() {
     assert!(device("\"sip:127.0.0.4\"").contains("expected a list such as"));
     assert!(device("[\"sip:u@127.0.0.4\"]").contains("has a user part"));
     assert!(device("[\"sip:host.example\"]").contains("which is no IP address"));
-    let nine = vec!["\"sip:127.0.0.4\""; 9].join(", ");
+    let nine = ["\"sip:127.0.0.4\""; 9].join(", ");
     assert!(device(&format!("[{nine}]")).contains("has 9 entries; expected at most 8"));
 }
