@@ -50,7 +50,9 @@ pub(super) enum Direction {
 #[derive(Debug)]
 pub(super) struct Flows {
     slab: Slab<FlowId, Flow>,
-    /// The one flow to each target: legs that wait for the same target share it.
+    /// Flows that peers opened, by the address that they stand for.
+    aliases: HashMap<SocketAddr, FlowId, SeedableRandomState>,
+    /// The one outbound flow to each target: legs that wait for the same target share it.
     by_target: HashMap<SocketAddr, FlowId, SeedableRandomState>,
 }
 
@@ -58,7 +60,8 @@ impl Flows {
     /// No flows yet; `seed` makes the look-up by target unpredictable for peers.
     pub(super) fn new(seed: u64) -> Self {
         let state = SeedableRandomState::with_seed(seed, SharedSeed::global_fixed());
-        Self { slab: Slab::new(), by_target: HashMap::with_hasher(state) }
+        let aliases = HashMap::with_hasher(state.clone());
+        Self { slab: Slab::new(), aliases, by_target: HashMap::with_hasher(state) }
     }
 
     pub(super) fn len(&self) -> usize {
@@ -74,9 +77,14 @@ impl Flows {
         self.slab.insert(Flow::new(peer, Direction::Inbound, true))
     }
 
-    /// The flow to `target`, and true when it is new and must be connected.
+    /// The flow to `target`, and true when it is new and must be connected: the open one of ours,
+    /// else one that its peer opened for that, else the one that is connecting.
     pub(super) fn outbound(&mut self, target: SocketAddr) -> (FlowId, bool) {
-        if let Some(&id) = self.by_target.get(&target) {
+        let ours = self.by_target.get(&target).copied();
+        if let Some(id) = ours.filter(|&id| self.slab.get(id).is_some_and(|flow| flow.open)) {
+            return (id, false);
+        }
+        if let Some(id) = self.aliases.get(&target).copied().or(ours) {
             return (id, false);
         }
         let id = self.slab.insert(Flow::new(target, Direction::Outbound, false));
@@ -84,19 +92,15 @@ impl Flows {
         (id, true)
     }
 
-    /// Requests to `target` go down the flow that its peer opened, unless another one to it is open
-    /// (RFC 5923 §7). True when they do from now on.
+    /// Requests to `target` may go down the flow that its peer opened, and do unless one of ours to
+    /// it is open (RFC 5923 §7). The newest such flow counts. False when it is none of the peer's.
     pub(super) fn alias(&mut self, id: FlowId, target: SocketAddr) -> bool {
-        let other = self.by_target.get(&target).and_then(|&other| self.slab.get(other));
-        if other.is_some_and(|other| other.open) {
-            return false;
-        }
         let Some(flow) = self.slab.get_mut(id) else { return false };
         if flow.direction == Direction::Outbound || flow.alias.is_some() {
             return false;
         }
         flow.alias = Some(target);
-        self.by_target.insert(target, id);
+        self.aliases.insert(target, id);
         true
     }
 
@@ -116,9 +120,13 @@ impl Flows {
     /// Forgets a flow; its [`waiting`](Flow::into_waiting) transactions are the caller's to tell.
     pub(super) fn remove(&mut self, id: FlowId) -> Option<Flow> {
         let flow = self.slab.remove(id)?;
-        let target = flow.alias.unwrap_or(flow.peer);
-        if self.by_target.get(&target) == Some(&id) {
-            self.by_target.remove(&target);
+        if flow.direction == Direction::Outbound {
+            self.by_target.remove(&flow.peer);
+        }
+        if let Some(target) = flow.alias
+            && self.aliases.get(&target) == Some(&id)
+        {
+            self.aliases.remove(&target);
         }
         Some(flow)
     }
@@ -187,22 +195,23 @@ mod tests {
     }
 
     #[test]
-    fn an_alias_stands_for_its_target_until_it_is_gone_and_displaces_no_open_flow() {
+    fn an_alias_stands_for_its_target_until_it_is_gone_while_none_of_ours_is_open() {
         let mut flows = Flows::new(1);
         let target = "127.0.0.2:5060".parse().unwrap();
         let inbound = flows.accept("127.0.0.2:40000".parse().unwrap());
         let (connecting, _) = flows.outbound(target);
         assert!(flows.alias(inbound, target));
         assert_eq!(flows.outbound(target), (inbound, false));
-        flows.remove(connecting);
-        assert_eq!(flows.outbound(target), (inbound, false));
         flows.remove(inbound);
-        let (outbound, new) = flows.outbound(target);
-        assert!(new);
-        flows.opened(outbound);
+        assert_eq!(flows.outbound(target), (connecting, false));
+        flows.opened(connecting);
         let late = flows.accept("127.0.0.2:40001".parse().unwrap());
-        assert!(!flows.alias(late, target));
-        assert_eq!(flows.outbound(target), (outbound, false));
+        assert!(flows.alias(late, target));
+        assert_eq!(flows.outbound(target), (connecting, false));
+        flows.remove(connecting);
+        assert_eq!(flows.outbound(target), (late, false));
+        flows.remove(late);
+        assert!(flows.outbound(target).1);
     }
 
     #[test]

@@ -279,6 +279,8 @@ impl Leg {
         let phase = Phase::Waiting { retry: timer };
         outgoing.recovery = Some(Recovery { first_failure, waits: waits + 1, phase });
         outgoing.state = Sent::Waiting;
+        // After a wait every target has its chance again.
+        outgoing.tried = Tried::default();
         stack.counted.waiting += 1;
         let first = waits == 0 && !outgoing.initial;
         if first {

@@ -29,6 +29,9 @@ const TICKS: u64 = 2 * MS;
 /// What an attempt may need to get through a healed network, connecting included.
 const ATTEMPT_MAX: u64 = 6 * SEC;
 
+/// Addresses of a peer that has a second one.
+const TARGETS: u32 = 2;
+
 /// The longest pause after 491 (RFC 3261 §14.1).
 const PAUSE_MAX: u64 = 4 * SEC;
 
@@ -60,6 +63,8 @@ struct Operation {
     /// window ended when it was sent.
     window_max: u64,
     cancelled: bool,
+    /// Targets that failed since the last wait.
+    failed_targets: u32,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -116,6 +121,8 @@ enum Owed {
 pub(crate) struct Rules {
     /// `retry-after-reliable-transport-error` in force, per peer.
     pub(crate) delay: u64,
+    /// The peer has a second address.
+    pub(crate) backup: bool,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -148,6 +155,8 @@ pub(crate) struct Oracle {
     acks: BTreeSet<(usize, u32)>,
     /// Until when the path to a peer was disturbed, by peer.
     disturbed: BTreeMap<usize, u64>,
+    /// When a way to a peer was last seen to work.
+    alive: BTreeMap<usize, u64>,
     /// A script says what must happen; its calls are not in the book.
     pub(crate) passive: bool,
     /// A drain began; its deadline.
@@ -210,10 +219,19 @@ impl Oracle {
         self.flows.insert((shard, flow), Flow { peer: target, opening: true, used: false });
     }
 
-    pub(crate) fn on_opened(&mut self, shard: usize, flow: FlowId) {
+    pub(crate) fn on_opened(&mut self, now: u64, shard: usize, flow: FlowId) {
         if let Some(flow) = self.flows.get_mut(&(shard, flow)) {
             flow.opening = false;
             self.opening.remove(&(shard, flow.peer));
+            let target = flow.peer;
+            self.alive(now, target);
+        }
+    }
+
+    fn alive(&mut self, now: u64, addr: SocketAddr) {
+        let known = self.addresses.iter().find(|(other, _)| other.ip() == addr.ip());
+        if let Some((_, &peer)) = known {
+            self.alive.insert(peer, now);
         }
     }
 
@@ -235,7 +253,7 @@ impl Oracle {
             let attempt = &operation.attempts[operation.current];
             let out = matches!(attempt.state, State::Out | State::Proceeding);
             if attempt.place == (shard, flow) && out && operation.phase == Phase::Attempting {
-                self.fail(truth, now, leg, None);
+                self.fail(truth, now, leg, None, true);
             }
         }
     }
@@ -246,7 +264,15 @@ impl Oracle {
     }
 
     /// The outstanding attempt of a leg failed; `wait` is given where the answer set it.
-    fn fail(&mut self, truth: &mut Truth, now: u64, leg: usize, wait: Option<u64>) {
+    /// `of_target`: another address of the peer may do better.
+    fn fail(
+        &mut self,
+        truth: &mut Truth,
+        now: u64,
+        leg: usize,
+        wait: Option<u64>,
+        of_target: bool,
+    ) {
         let (window, peer) = (self.window, self.legs[leg].peer);
         let delay = self.rules[peer].delay;
         let (ended, confirmed) = (self.legs[leg].ended, self.legs[leg].confirmed);
@@ -264,6 +290,16 @@ impl Oracle {
         operation.window_max = operation.window_max.max(window);
         let first = deadline == now + window;
         truth.cover("re-INVITE lost");
+        if of_target && self.rules[peer].backup && now < deadline {
+            operation.failed_targets += 1;
+            if operation.failed_targets < TARGETS {
+                truth.cover("next target at once");
+                operation.phase = Phase::Waiting { due: now, exact: true };
+                self.owe(now + TICKS, Owed::Retry { leg, due: now });
+                return self.owe(deadline + TICKS, Owed::GiveUp { leg, operation: index });
+            }
+        }
+        operation.failed_targets = 0;
         if wait.is_none() && delay == 0 {
             operation.phase = Phase::Over;
             truth.cover("released: delay 0");
@@ -287,7 +323,8 @@ impl Oracle {
     fn check_promise(&self, truth: &mut Truth, now: u64, leg: usize) {
         let peer = self.legs[leg].peer;
         let healed = self.disturbed.get(&peer).copied().unwrap_or(0);
-        let needed = self.rules[peer].delay + ATTEMPT_MAX;
+        let attempts = if self.rules[peer].backup { u64::from(TARGETS) } else { 1 };
+        let needed = self.rules[peer].delay + attempts * ATTEMPT_MAX;
         if healed + needed < now {
             let call = self.legs[leg].call;
             truth.failures.push(format!(
@@ -371,6 +408,9 @@ impl Oracle {
         if self.is_stranger(shard, flow) {
             // His words change nothing.
             return;
+        }
+        if let Some(peer) = self.flows.get(&(shard, flow)).map(|flow| flow.peer) {
+            self.alive(now, peer);
         }
         if msg.is_response() {
             if msg.method() == "INVITE" {
@@ -533,11 +573,14 @@ impl Oracle {
                     (true, Some(after)) => Some(after.max(delay)),
                     (false, after) => after,
                 };
-                self.fail(truth, now, leg, wait);
+                self.fail(truth, now, leg, wait, true);
             }
-            500 if retry_after.is_some() && !first => self.fail(truth, now, leg, retry_after),
+            500 if retry_after.is_some() && !first => {
+                self.fail(truth, now, leg, retry_after, false);
+            }
             491 if !first && !operation.cancelled => {
                 operation.phase = Phase::Waiting { due: now, exact: false };
+                operation.failed_targets = 0;
             }
             _ => operation.phase = Phase::Over,
         }

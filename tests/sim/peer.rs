@@ -117,6 +117,8 @@ pub(crate) struct Traits {
     pub(crate) extras_max: u64,
     /// In 1000 INVITEs it leaves the offer to the other end this often.
     pub(crate) delayed_offers: u64,
+    /// Takes requests on the flows that it opens (RFC 5923).
+    pub(crate) alias: bool,
 }
 
 impl Default for Traits {
@@ -140,6 +142,7 @@ impl Default for Traits {
             pings: 0,
             extras_max: 2,
             delayed_offers: 0,
+            alias: false,
         }
     }
 }

@@ -9,7 +9,7 @@ use holdfast::options::{Device, DeviceKind, Options};
 
 use crate::log::Keep;
 use crate::message::Spelling;
-use crate::network::Weather;
+use crate::network::{Listener, Weather};
 use crate::oracle::Rules;
 use crate::peer::{MS, Peer, SEC, Traits};
 use crate::rng::Rng;
@@ -127,11 +127,12 @@ pub(crate) fn build(seed: u64, keep: Keep) -> World {
             }
             _ => {}
         }
-        world.oracle.rules.push(Rules { delay: own.unwrap_or(delay) * MS });
+        world.oracle.rules.push(Rules { delay: own.unwrap_or(delay) * MS, backup: false });
         world.oracle.addresses.insert(peer.addr, index);
         devices.push(entry);
         world.add_peer(peer);
     }
+    draw_targets(&mut Rng::new(seed).fork("targets"), &mut world, &mut devices);
     let mut options = Options::default().with_devices(devices);
     options.sent_by = SERVER.to_owned();
     options.events = true;
@@ -144,6 +145,21 @@ pub(crate) fn build(seed: u64, keep: Keep) -> World {
     world.server = Some(running);
     world.director = draw_director(&mut rng, mass);
     world
+}
+
+/// Second addresses of peers, and peers that take requests on the flows that they open.
+fn draw_targets(rng: &mut Rng, world: &mut World, devices: &mut [Device]) {
+    let (backups, aliases) = (rng.chance(250), rng.chance(250));
+    for (index, device) in devices.iter_mut().enumerate() {
+        world.peers[index].traits.alias = aliases && rng.chance(700);
+        if backups && rng.chance(700) {
+            let addr = SocketAddr::new(device.address.ip(), 5070);
+            device.backups.push(addr);
+            world.oracle.rules[index].backup = true;
+            world.oracle.addresses.insert(addr, index);
+            world.listeners.insert(addr, (index, Listener::Up));
+        }
+    }
 }
 
 fn draw_traits(rng: &mut Rng) -> Traits {
@@ -174,6 +190,7 @@ fn draw_traits(rng: &mut Rng) -> Traits {
         pings: *rng.pick(&[0, 0, 100]),
         extras_max: *rng.pick(&[0, 2, 6]),
         delayed_offers: *rng.pick(&[0, 0, 300]),
+        alias: false,
     }
 }
 

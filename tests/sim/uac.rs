@@ -184,8 +184,9 @@ impl Peer {
         }
         let l = &self.legs[leg];
         let rport = if self.traits.rport { ";rport" } else { "" };
+        let alias = if self.traits.alias { ";alias" } else { "" };
         let mut msg = Msg::request(method, &l.remote_target)
-            .with("Via", format!("SIP/2.0/TCP {};branch={branch}{rport}", self.host(0)));
+            .with("Via", format!("SIP/2.0/TCP {};branch={branch}{alias}{rport}", self.host(0)));
         for hop in 1..self.traits.vias {
             msg.add("Via", format!("SIP/2.0/UDP 192.0.2.{hop}:5060;branch=z9hG4bKbelow{hop}"));
         }

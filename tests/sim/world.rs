@@ -175,7 +175,7 @@ impl World {
                     && let Owner::Shard { shard, flow } = self.net.links[link].owners[0]
                 {
                     self.log.line(self.now(), format_args!("shard {shard} {flow:?} is open"));
-                    self.oracle.on_opened(shard, flow);
+                    self.oracle.on_opened(self.schedule.now, shard, flow);
                     self.input(shard, Input::FlowOpened { flow });
                 }
             }

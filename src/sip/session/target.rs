@@ -60,7 +60,7 @@ impl Leg {
     }
 
     /// The target in use has failed. The next one that has not failed in this round is in use now;
-    /// `None` when there is none, and a new round begins.
+    /// `None` when there is none, and the next round begins behind it.
     pub(super) fn next_target(&mut self, options: &Options, tried: &mut Tried) -> Option<u8> {
         let (count, failed) = (self.targets(options), self.address(options, self.target));
         for index in 0..count {
@@ -71,9 +71,6 @@ impl Leg {
         let round = (1..=count).map(|step| (self.target + step) % count);
         let next = round.into_iter().find(|index| tried.0 & (1 << index) == 0);
         self.target = next.unwrap_or((self.target + 1) % count);
-        if next.is_none() {
-            *tried = Tried::default();
-        }
         next
     }
 

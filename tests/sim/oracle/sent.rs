@@ -92,6 +92,9 @@ impl Oracle {
         cseq_before: u32,
         msg: &Msg,
     ) {
+        let peer = self.legs[leg].peer;
+        let alive = self.rules.get(peer).is_some_and(|rules| rules.backup)
+            && self.alive.get(&peer) == Some(&now);
         let state = &mut self.legs[leg];
         let attempt = Attempt { msg: msg.clone(), place, state: State::Out };
         let call = state.call;
@@ -104,7 +107,9 @@ impl Oracle {
             }
             Some(operation) if operation.phase != Phase::Over => {
                 if let Phase::Waiting { due, exact } = operation.phase {
-                    if now < due {
+                    if now < due && alive {
+                        truth.cover("target came alive during a wait");
+                    } else if now < due {
                         wrong.push(format!("an attempt before {due}, when its wait ends"));
                     }
                     truth.cover(if exact { "attempt repeated" } else { "attempt after 491" });
@@ -136,6 +141,7 @@ impl Oracle {
                 first_failure: None,
                 window_max: 0,
                 cancelled: false,
+                failed_targets: 0,
             }),
         }
         if let Some(deadline) = self.deadline(leg)
