@@ -3,6 +3,7 @@
 
 #![allow(clippy::print_stdout, clippy::disallowed_methods, clippy::disallowed_types)]
 
+mod again;
 mod events;
 mod late;
 mod log;

@@ -14,7 +14,7 @@ pub(crate) struct Served {
     pub(crate) leg: Option<usize>,
     /// Number of the request in the book; none when the server made it.
     pub(crate) id: Option<usize>,
-    plan: VecDeque<(u64, Step)>,
+    pub(crate) plan: VecDeque<(u64, Step)>,
     last: Option<Vec<u8>>,
     pub(crate) status: Option<u16>,
     pub(crate) answered_at: u64,
@@ -25,12 +25,12 @@ pub(crate) struct Served {
     rseq: Option<u32>,
     rseq_last: u32,
     /// Set when a later INVITE took its place.
-    dropped: bool,
+    pub(crate) dropped: bool,
 }
 
 /// A step of an answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Step {
+pub(crate) enum Step {
     Provisional(u16),
     Reliable(u16),
     Final(u16),
@@ -90,7 +90,7 @@ impl Peer {
                 ctx.fail(format!("{} received {msg}: no such dialog", self.name));
                 self.answer(ctx, served, 481);
             }
-            Some(leg) if self.is_forgotten(leg, &msg) => {
+            Some(leg) if self.is_forgotten(leg, msg) => {
                 ctx.truth.cover("request in a forgotten early dialog");
                 self.answer(ctx, served, 481);
             }
@@ -98,33 +98,7 @@ impl Peer {
         }
     }
 
-    /// The request is for an early dialog that a newer copy of its INVITE ended.
-    fn is_forgotten(&self, leg: usize, msg: &Msg) -> bool {
-        let tag = msg.tag_of_to();
-        tag != self.legs[leg].local_tag
-            && self
-                .legs
-                .iter()
-                .any(|old| old.call_id == self.legs[leg].call_id && old.local_tag == tag)
-    }
-
-    /// The same INVITE by another way: the first copy is forgotten, unless it was answered already.
-    fn on_initial_invite_again(&mut self, ctx: &mut Ctx<'_>, served: usize, old: usize) {
-        let (call, open) = (self.legs[old].call, self.legs[old].invite_in);
-        let newer = self.served[served].request.cseq().0 > self.legs[old].remote_cseq;
-        let Some(open) = open.filter(|_| newer && self.legs[old].state == LegState::Early) else {
-            ctx.truth.cover("new INVITE again: answered before");
-            return self.answer(ctx, served, 482);
-        };
-        ctx.truth.cover("new INVITE again: the first copy is forgotten");
-        self.served[open].dropped = true;
-        self.served[open].plan.clear();
-        self.legs[old].state = LegState::Ended;
-        ctx.truth.calls[call].legs[1] = None;
-        self.on_initial_invite(ctx, served);
-    }
-
-    fn on_initial_invite(&mut self, ctx: &mut Ctx<'_>, served: usize) {
+    pub(crate) fn on_initial_invite(&mut self, ctx: &mut Ctx<'_>, served: usize) {
         let msg = self.served[served].request.clone();
         let Some(call) = msg.number("X-Sim-Call").map(|call| call as usize) else {
             return ctx.fail(format!("{} received {msg}: INVITE of no call", self.name));
@@ -311,10 +285,7 @@ impl Peer {
         let Some(open) = self.legs[leg].invite_in else { return self.answer(ctx, served, 481) };
         let invite = &self.served[open];
         let rack = format!("{} {} INVITE", invite.rseq_last, invite.request.cseq().0);
-        let call_id = &self.legs[leg].call_id;
-        if self.legs.iter().filter(|old| old.call_id == *call_id).count() > 1
-            && msg.text("RAck") != rack
-        {
+        if self.has_forgotten(leg) && msg.text("RAck") != rack {
             // Forks are folded into one dialog: it acknowledges what the forgotten one said.
             ctx.truth.cover("PRACK of a forgotten early dialog");
             return self.answer(ctx, served, 481);
