@@ -265,6 +265,8 @@ impl Leg {
                 outgoing.tried = tried;
             }
             if next.is_some() {
+                // Not down the flow of the target that failed, were it up.
+                self.flow = None;
                 self.send_next(stack, id, first_failure + window);
                 return Failed::NextTarget;
             }

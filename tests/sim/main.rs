@@ -4,6 +4,7 @@
 #![allow(clippy::print_stdout, clippy::disallowed_methods, clippy::disallowed_types)]
 
 mod again;
+mod causes;
 mod events;
 mod late;
 mod log;

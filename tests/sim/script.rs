@@ -318,7 +318,7 @@ impl Script {
         self.listen(peer, Listener::Up);
     }
 
-    fn listen(&mut self, peer: usize, listener: Listener) {
+    pub(crate) fn listen(&mut self, peer: usize, listener: Listener) {
         self.world.listeners.insert(peer_addr(peer), (peer, listener));
     }
 

@@ -31,6 +31,25 @@ fn with_more_than_one_target_the_next_one_gets_the_reinvite_at_once() {
 }
 
 #[test]
+fn a_503_on_the_peers_own_flow_sends_the_next_attempt_to_the_next_target() {
+    let mut s = Script::established().option(DELAY, 500).backup();
+    s.reset(B);
+    s.b_connects_with_alias();
+    s.b_receives("200");
+    s.at(10).b_sends(request("INFO"));
+    s.a_receives("INFO");
+    s.a_answers(200);
+    s.b_receives("200");
+    s.a_sends(reinvite());
+    s.a_receives("100");
+    s.b_receives("INVITE");
+    s.b_answers_with(503, &[("Error-Info", "transport-error")]);
+    s.b_receives("ACK");
+    s.connects_to(C);
+    s.c_receives("INVITE");
+}
+
+#[test]
 fn the_wait_begins_when_every_target_has_failed() {
     let (mut s, _, _) = failed_over();
     s.at(100).reset(C);

@@ -224,7 +224,7 @@ fn a_session_that_expires_during_the_wait_ends_with_bye() {
 }
 
 #[test]
-fn a_update_of_the_device_during_the_wait_is_answered_and_its_flow_is_the_legs() {
+fn an_update_of_the_device_during_the_wait_is_answered_and_its_flow_is_the_legs() {
     let (mut s, _) = waiting();
     s.refuse(B);
     s.at(100).b_sends(request("UPDATE"));
