@@ -1,6 +1,11 @@
-//! `docs/OPTIONS.md` and `docs/holdfast.toml` say what the code does.
+//! `docs/OPTIONS.md` and `docs/holdfast.toml` say what the code does, and the tests that
+//! `docs/PROCEDURES.md` names are there.
 
 #![cfg(feature = "server")]
+#![allow(clippy::disallowed_methods, clippy::disallowed_types)] // A test reads files.
+
+use std::collections::HashSet;
+use std::path::Path;
 
 use holdfast::control::config::{
     CONTACT_BYTES_MAX, CORES_MAX, DEVICE_TSERVER, FILE_BYTES_MAX, LISTEN_MAX, NUMBER_BYTES_MAX,
@@ -69,4 +74,36 @@ fn every_fixed_limit_is_in_the_reference_with_its_value() {
         };
         assert_eq!(number.parse().ok(), Some(value / scale), "{name}: {row}");
     }
+}
+
+/// Names of `#[test]` functions in the files below `folder`.
+fn tests_below(folder: &Path, names: &mut HashSet<String>) {
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            tests_below(&path, names);
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            let text = std::fs::read_to_string(&path).unwrap();
+            for after in text.split("#[test]").skip(1) {
+                let name = after.split_once("fn ").and_then(|(_, rest)| rest.split_once('('));
+                names.extend(name.map(|(name, _)| name.to_owned()));
+            }
+        }
+    }
+}
+
+#[test]
+fn every_test_that_the_procedures_name_is_there() {
+    let mut names = HashSet::new();
+    for folder in ["src", "tests", "loadgen"] {
+        tests_below(Path::new(folder), &mut names);
+    }
+    let procedures = std::fs::read_to_string("docs/PROCEDURES.md").unwrap();
+    // A name of a test is a sentence; names of the code beside it are shorter.
+    let is_sentence = |word: &&str| word.matches('_').count() >= 4 && !word.contains(['/', '.']);
+    let named: Vec<&str> = procedures.split('`').skip(1).step_by(2).filter(is_sentence).collect();
+    let missing: Vec<_> = named.iter().filter(|name| !names.contains(**name)).collect();
+    assert!(missing.is_empty(), "no such tests: {missing:#?}");
+    assert!(named.len() > 60, "{} tests are named", named.len());
+    assert!(!procedures.contains('@'), "a place to fill in is left");
 }
