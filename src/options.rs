@@ -19,7 +19,7 @@ pub const SIP_INVITE_TIMEOUT_SECS_MAX: u64 = 34;
 /// Above this a device's further contacts are refused.
 pub const CONTACT_BACKUPS_MAX: usize = 8;
 
-/// Position of a device in [`Options::devices`].
+/// Names a device as long as the server runs, through every reload that keeps it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct DeviceId(pub u32);
 
@@ -119,21 +119,90 @@ pub struct Options {
     pub foreign_callers: ForeignCallers,
     /// Bounds.
     pub limits: Limits,
-    devices: Vec<Device>,
+    places: Vec<Place>,
+    /// The devices there are, in the order of the configuration.
+    devices: Vec<DeviceId>,
     by_dn: HashMap<String, DeviceId, FixedState>,
     by_address: HashMap<IpAddr, Vec<DeviceId>, FixedState>,
     /// Longest prefix first.
     by_prefix: Vec<DeviceId>,
 }
 
+/// What a [`DeviceId`] stands for.
+#[derive(Clone, Debug)]
+enum Place {
+    Here(Device),
+    /// A reload took it away; a later one may bring it back.
+    Gone(Identity),
+}
+
+/// What makes a device the same one after a reload: its number, else its prefix.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+enum Identity {
+    Number(String),
+    Prefix(String),
+}
+
+impl Place {
+    /// What is left of it for the next options.
+    fn left(&self) -> Self {
+        match self {
+            Self::Here(device) => Self::Gone(Identity::of(device)),
+            Self::Gone(identity) => Self::Gone(identity.clone()),
+        }
+    }
+}
+
+impl Identity {
+    fn of(device: &Device) -> Self {
+        match (&device.dn, &device.prefix) {
+            (Some(dn), _) => Self::Number(dn.clone()),
+            (None, prefix) => Self::Prefix(prefix.clone().unwrap_or_default()),
+        }
+    }
+}
+
 impl Options {
     /// The same options with these devices.
-    pub fn with_devices(mut self, devices: Vec<Device>) -> Self {
+    pub fn with_devices(self, devices: Vec<Device>) -> Self {
+        let order = (0..devices.len()).map(|place| DeviceId(place as u32)).collect();
+        self.with_places(devices.into_iter().map(Place::Here).collect(), order)
+    }
+
+    /// The same options, when `before` was in force until now: a device that was there keeps its
+    /// name, so that what was begun with it goes on with its new values.
+    ///
+    /// Names are never given anew: there are as many as devices were ever configured.
+    pub fn succeed(mut self, before: &Self) -> Self {
+        let mut places: Vec<Place> = before.places.iter().map(Place::left).collect();
+        let known: HashMap<Identity, usize, FixedState> = places
+            .iter()
+            .enumerate()
+            .filter_map(|(place, left)| match left {
+                Place::Gone(identity) => Some((identity.clone(), place)),
+                Place::Here(_) => None,
+            })
+            .collect();
+        let mut order = Vec::with_capacity(self.devices.len());
+        for here in std::mem::take(&mut self.places) {
+            let Place::Here(device) = here else { continue };
+            let place = known.get(&Identity::of(&device)).copied().unwrap_or(places.len());
+            order.push(DeviceId(place as u32));
+            match places.get_mut(place) {
+                Some(left) => *left = Place::Here(device),
+                None => places.push(Place::Here(device)),
+            }
+        }
+        self.with_places(places, order)
+    }
+
+    fn with_places(mut self, places: Vec<Place>, order: Vec<DeviceId>) -> Self {
         self.by_dn.clear();
         self.by_address.clear();
         self.by_prefix.clear();
-        for (index, device) in devices.iter().enumerate() {
-            let id = DeviceId(index as u32);
+        self.places = places;
+        for &id in &order {
+            let Some(Place::Here(device)) = self.places.get(id.0 as usize) else { continue };
             if let Some(dn) = &device.dn {
                 self.by_dn.insert(dn.clone(), id);
             }
@@ -147,20 +216,25 @@ impl Options {
                 }
             }
         }
-        let prefix_len = |id: &DeviceId| devices[id.0 as usize].prefix.as_ref().map(String::len);
-        self.by_prefix.sort_by_key(|id| std::cmp::Reverse(prefix_len(id)));
-        self.devices = devices;
+        self.devices = order;
+        let mut by_prefix = std::mem::take(&mut self.by_prefix);
+        let prefix_len = |id: &DeviceId| self.device(*id)?.prefix.as_ref().map(String::len);
+        by_prefix.sort_by_key(|id| std::cmp::Reverse(prefix_len(id)));
+        self.by_prefix = by_prefix;
         self
     }
 
     /// All devices, in the order of the configuration.
-    pub fn devices(&self) -> &[Device] {
-        &self.devices
+    pub fn devices(&self) -> impl Iterator<Item = &Device> {
+        self.devices.iter().filter_map(|id| self.device(*id))
     }
 
     /// The device, or `None` when a reload took it away.
     pub fn device(&self, id: DeviceId) -> Option<&Device> {
-        self.devices.get(id.0 as usize)
+        match self.places.get(id.0 as usize)? {
+            Place::Here(device) => Some(device),
+            Place::Gone(_) => None,
+        }
     }
 
     /// The device a call to `number` goes to: the exact `dn`, else the longest `prefix`.
@@ -211,5 +285,58 @@ impl Options {
         } else {
             self.sip_invite_timeout
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn device(dn: Option<&str>, prefix: Option<&str>, port: u16) -> Device {
+        Device {
+            dn: dn.map(str::to_owned),
+            prefix: prefix.map(str::to_owned),
+            kind: DeviceKind::Softswitch,
+            contact: String::new(),
+            address: SocketAddr::from(([127, 0, 0, 1], port)),
+            backups: Vec::new(),
+            contact_has_user: false,
+            retry_after: None,
+        }
+    }
+
+    fn options(devices: &[Device]) -> Options {
+        Options::default().with_devices(devices.to_vec())
+    }
+
+    #[test]
+    fn a_device_keeps_its_name_through_reloads_that_move_change_and_remove_it() {
+        let [one, two, three] = [1, 2, 3].map(|n| device(Some(&n.to_string()), None, n));
+        let trunk = device(None, Some("1"), 9);
+        let before = options(&[one.clone(), two.clone(), trunk.clone()]);
+        let names = ["1", "2"].map(|number| before.route(number));
+
+        let moved = device(Some("2"), None, 22);
+        let after = options(&[trunk.clone(), three, moved]).succeed(&before);
+        assert_eq!(names[0].and_then(|id| after.device(id)), None);
+        assert_eq!(names[1].and_then(|id| after.device(id)).map(|d| d.address.port()), Some(22));
+        assert_eq!(after.route("2"), names[1]);
+        assert_eq!(after.route("1"), before.route("17"), "the number is gone, the prefix is not");
+        assert_ne!(after.route("3"), names[0], "a name is never given anew");
+        let ports: Vec<_> = after.devices().map(|device| device.address.port()).collect();
+        assert_eq!(ports, [9, 3, 22], "the order is the configuration's");
+
+        let back = options(&[one, two, trunk]).succeed(&after);
+        assert_eq!(["1", "2"].map(|number| back.route(number)), names);
+        assert_eq!(back.device(after.route("3").unwrap()), None);
+    }
+
+    #[test]
+    fn the_first_device_of_an_address_is_the_first_of_the_configuration_after_a_reload() {
+        let [one, two] = [1, 2].map(|n| device(Some(&n.to_string()), None, n));
+        let before = options(&[one.clone(), two.clone()]);
+        let after = options(&[two, one]).succeed(&before);
+        let address = IpAddr::from([127, 0, 0, 1]);
+        assert_eq!(after.caller(address, "nobody"), before.route("2"));
     }
 }

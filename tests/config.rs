@@ -113,7 +113,8 @@ fn every_option_arrives_where_it_is_read() {
     assert_eq!(options.limits, expected);
     assert_eq!(options.retry_after, Duration::from_secs(1));
     assert_eq!(options.window(), Duration::from_secs(20));
-    let [phone, trunk] = options.devices() else { panic!("two devices") };
+    let devices: Vec<_> = options.devices().collect();
+    let [phone, trunk] = devices[..] else { panic!("two devices") };
     assert_eq!((phone.kind, phone.dn.as_deref()), (DeviceKind::Extension, Some("7001")));
     assert_eq!(phone.address, "[::1]:5070".parse().unwrap());
     assert!(phone.contact_has_user);
@@ -176,7 +177,7 @@ fn effective_options_are_a_configuration_that_says_the_same() {
     let first = parse(&text);
     let second = parse(&effective(&first));
     assert_eq!(first.server, second.server);
-    assert_eq!(first.options.devices(), second.options.devices());
+    assert!(first.options.devices().eq(second.options.devices()));
     assert_eq!(first.options.limits, second.options.limits);
     assert_eq!(first.options.retry_after, second.options.retry_after);
     assert!(first.warnings.is_empty(), "{}", first.warnings);
@@ -585,7 +586,7 @@ fn two_hundred_thousand_devices_are_read() {
     }
     assert!(text.len() < FILE_BYTES_MAX);
     let config = parse(&text);
-    assert_eq!(config.options.devices().len(), 200_000);
+    assert_eq!(config.options.devices().count(), 200_000);
     assert_eq!(config.warnings.list().len(), PROBLEMS_MAX);
 }
 
@@ -599,13 +600,13 @@ fn backups_and_listed_responses_arrive_where_they_are_read_and_are_shown() {
     let config = parse(&text);
     assert_eq!(config.options.transport_error_responses, [430, 477]);
     let backups = ["127.0.0.4:5070", "[::1]:5060"].map(|text| text.parse().unwrap());
-    assert_eq!(config.options.devices()[0].backups, backups);
+    assert_eq!(config.options.devices().next().unwrap().backups, backups);
     assert!(config.options.is_target("127.0.0.4:5070".parse().unwrap()));
     assert!(!config.options.is_target("127.0.0.4:5071".parse().unwrap()));
     let shown = effective(&config);
     assert!(shown.contains("transport-error-responses = [430, 477]"), "{shown}");
     let again = parse(&shown);
-    assert_eq!(again.options.devices(), config.options.devices());
+    assert!(again.options.devices().eq(config.options.devices()));
 }
 
 #[test]

@@ -100,11 +100,16 @@ pub fn run(config: Config) -> Result<(), ServeError> {
         let _context = runtime.enter();
         Signals::new().map_err(ServeError::Runtime)?
     };
-    let plan = Plan { listen: config.server.listen, cores, options: Arc::new(config.options) };
+    let plan = Plan {
+        listen: config.server.listen,
+        cores,
+        options: Arc::new(config.options),
+        events: None,
+    };
     let shards = shard::start(plan).map_err(ServeError::Start)?;
     let addresses: Vec<_> =
         shards.listen().iter().map(|address| format!("tcp:{address}")).collect();
-    tracing::info!("listening on {} with {} shards", addresses.join(" "), shards.count());
+    tracing::info!("listening on {} with {} shards", addresses.join(" "), shards.handle().count());
     runtime.block_on(supervise(shards, signals, config.server.drain_timeout))
 }
 
@@ -140,14 +145,14 @@ async fn supervise(
     loop {
         let give_up = match phase {
             Phase::Serving => None,
-            Phase::Draining { drained, .. } if drained >= shards.count() => break,
+            Phase::Draining { drained, .. } if drained >= shards.handle().count() => break,
             Phase::Draining { give_up, .. } => Some(give_up),
         };
         let number = tokio::select! {
             _ = signals.terminate.recv() => SignalKind::terminate().as_raw_value(),
             _ = signals.interrupt.recv() => SignalKind::interrupt().as_raw_value(),
             _ = signals.user1.recv() => {
-                stats::log(&shards.snapshots().await);
+                stats::log(&shards.handle().snapshots().await);
                 continue;
             }
             report = shards.report() => {
@@ -180,21 +185,21 @@ async fn supervise(
             Phase::Serving => {
                 let patience = drain_timeout;
                 tracing::info!(signal = number, ?patience, "draining");
-                shards.tell(|| Command::Drain { patience }).await;
+                shards.handle().tell(|| Command::Drain { patience }).await;
                 let give_up = Instant::now() + patience + DRAIN_GRACE;
                 phase = Phase::Draining { drained: 0, give_up };
             }
             Phase::Draining { .. } => return Err(ServeError::Signalled(number)),
         }
     }
-    let alive = shards.count() - usize::from(died.is_some());
+    let alive = shards.handle().count() - usize::from(died.is_some());
     stop(shards, signals, alive).await?;
     died.map_or(Ok(()), |shard| Err(ServeError::ShardDied(shard)))
 }
 
 /// Ends the shards and says what they counted.
 async fn stop(mut shards: Shards, mut signals: Signals, alive: usize) -> Result<(), ServeError> {
-    shards.tell(|| Command::Stop).await;
+    shards.handle().tell(|| Command::Stop).await;
     let mut last = Vec::new();
     let mut ended = 0;
     let all = timeout(STOP_TIMEOUT, async {

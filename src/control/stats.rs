@@ -38,7 +38,7 @@ fn format(fields: &[(&str, u64)]) -> String {
 /// Every number of a snapshot. The patterns name all fields: a new one does not compile until it
 /// is shown.
 fn fields(snapshot: &Snapshot) -> Vec<(&'static str, u64)> {
-    let Snapshot { shard: _, endpoint, net, remote_flows } = *snapshot;
+    let Snapshot { shard: _, endpoint, net, remote_flows, events } = *snapshot;
     let Stats {
         flows,
         calls,
@@ -92,6 +92,8 @@ fn fields(snapshot: &Snapshot) -> Vec<(&'static str, u64)> {
         ("accept_errors", accept_errors),
         ("forwarded", forwarded),
         ("forward_drops", forward_drops),
+        ("events", events.told),
+        ("events_lost", events.lost),
     ];
     fields.extend(FAILED.into_iter().zip(failed));
     fields

@@ -13,6 +13,7 @@
 mod alarm;
 mod clock;
 pub mod cores;
+mod feed;
 mod mesh;
 mod start;
 #[cfg(test)]
@@ -34,8 +35,10 @@ use crate::time::Instant;
 
 use alarm::Alarm;
 use clock::Clock;
+use feed::Feed;
+pub use feed::{FeedStats, Told};
 use mesh::Mesh;
-pub use start::{Command, Plan, Report, SHARDS_MAX, Shards, StartError, start};
+pub use start::{Command, Handle, Plan, Report, SHARDS_MAX, Shards, StartError, start};
 
 /// What a shard runs: the [`Endpoint`], or a stand-in that a test understands at a glance.
 pub(crate) trait Protocol: Sized + 'static {
@@ -85,6 +88,8 @@ pub struct Snapshot {
     pub net: NetStats,
     /// Flows of other shards that it has seen messages of.
     pub remote_flows: usize,
+    /// What it told of its calls.
+    pub events: FeedStats,
 }
 
 /// What a [`FlowId`] of this shard's endpoint stands for.
@@ -107,6 +112,7 @@ struct Shard<P> {
     net: Net,
     mesh: Mesh,
     alarm: Alarm,
+    feed: Feed,
     /// True from `Drain` until the endpoint was found drained and that was reported.
     draining: Cell<bool>,
     reports: start::Reports,
@@ -148,8 +154,7 @@ impl<P: Protocol> Shard<P> {
                 }
                 Action::Send { flow, bytes } => self.send(flow, bytes),
                 Action::Close { flow, reason } => self.close(now, flow, reason),
-                // Nobody can ask for events yet: `Options::events` is never set.
-                Action::Emit(_) => {}
+                Action::Emit(event) => self.feed.tell(event),
             }
         }
         actions.clear();
@@ -202,6 +207,7 @@ impl<P: Protocol> Shard<P> {
             endpoint: self.protocol.borrow().stats(),
             net: self.net.stats(),
             remote_flows: self.mesh.aliases(),
+            events: self.feed.stats(),
         }
     }
 

@@ -13,12 +13,14 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::alarm::{self, Alarm};
 use super::clock::{self, Clock};
+use super::feed::{Feed, Told};
 use super::mesh::{self, Link, Mesh};
 use super::{Protocol, Shard, Snapshot, cores};
+use crate::cti;
 use crate::key::ShardId;
 use crate::net::{CLOSE_TIMEOUT, Host, Net, tcp};
 use crate::options::Options;
-use crate::sip::Endpoint;
+use crate::sip::{Endpoint, Input};
 
 /// What to start.
 #[derive(Clone, Debug)]
@@ -29,6 +31,8 @@ pub struct Plan {
     pub cores: Vec<usize>,
     /// The options in force at first.
     pub options: Arc<Options>,
+    /// Where events go, if anybody is to be told of them.
+    pub events: Option<mpsc::Sender<Told>>,
 }
 
 /// What the control thread tells a shard.
@@ -41,6 +45,8 @@ pub enum Command {
         /// From now to the deadline.
         patience: Duration,
     },
+    /// Something is asked of one of its calls.
+    Request(cti::Request),
     /// Says what it holds.
     Stats(oneshot::Sender<Snapshot>),
     /// Closes every flow and ends.
@@ -119,36 +125,38 @@ const STOP_PAUSE: Duration = Duration::from_millis(2);
 /// Memory an executor registers for file buffers, of which there are none: the least it takes.
 const IO_MEMORY: usize = 64 << 10;
 
-/// Running shards.
-pub struct Shards {
-    commands: Vec<mpsc::Sender<Command>>,
-    reports: mpsc::Receiver<Report>,
-    threads: Vec<JoinHandle<Result<(), String>>>,
-    listen: Vec<SocketAddr>,
+/// The way to running shards, as often as it is needed.
+#[derive(Clone, Debug)]
+pub struct Handle {
+    commands: Arc<[mpsc::Sender<Command>]>,
 }
 
-impl Shards {
-    /// How many there are.
+impl Handle {
+    /// How many shards there are.
     pub fn count(&self) -> usize {
         self.commands.len()
     }
 
-    /// Where they listen, with the ports that port 0 became.
-    pub fn listen(&self) -> &[SocketAddr] {
-        &self.listen
-    }
-
     /// Tells every shard the same thing. A shard that has ended hears nothing.
     pub async fn tell(&self, command: impl Fn() -> Command) {
-        for shard in &self.commands {
+        for shard in self.commands.iter() {
             let _ = shard.send(command()).await;
         }
     }
 
-    /// What each shard holds; shards that have ended are left out.
+    /// Asks something of a call of a shard. False when there is no such shard any more.
+    pub async fn request(&self, shard: ShardId, request: cti::Request) -> bool {
+        match self.commands.get(usize::from(shard.0)) {
+            Some(shard) => shard.send(Command::Request(request)).await.is_ok(),
+            None => false,
+        }
+    }
+
+    /// What each shard holds, when all that it was told before is in force; shards that have ended
+    /// are left out.
     pub async fn snapshots(&self) -> Vec<Snapshot> {
         let mut snapshots = Vec::with_capacity(self.count());
-        for shard in &self.commands {
+        for shard in self.commands.iter() {
             let (reply, answer) = oneshot::channel();
             if shard.send(Command::Stats(reply)).await.is_ok()
                 && let Ok(snapshot) = answer.await
@@ -159,6 +167,31 @@ impl Shards {
         snapshots
     }
 
+    /// Commands that wait for each shard.
+    pub fn queued(&self) -> impl Iterator<Item = usize> {
+        self.commands.iter().map(|shard| shard.max_capacity() - shard.capacity())
+    }
+}
+
+/// Running shards.
+pub struct Shards {
+    handle: Handle,
+    reports: mpsc::Receiver<Report>,
+    threads: Vec<JoinHandle<Result<(), String>>>,
+    listen: Vec<SocketAddr>,
+}
+
+impl Shards {
+    /// The way to them.
+    pub fn handle(&self) -> &Handle {
+        &self.handle
+    }
+
+    /// Where they listen, with the ports that port 0 became.
+    pub fn listen(&self) -> &[SocketAddr] {
+        &self.listen
+    }
+
     /// The next report; `None` when all shards have ended.
     pub async fn report(&mut self) -> Option<Report> {
         self.reports.recv().await
@@ -166,7 +199,7 @@ impl Shards {
 
     /// Waits for the threads. Call it when every shard was told to stop.
     pub fn join(self) {
-        drop(self.commands);
+        drop(self.handle);
         for thread in self.threads {
             // How it ended was reported.
             let _ = thread.join();
@@ -208,8 +241,7 @@ pub(crate) fn start_with<P: Protocol>(
 
     let shards = plan.cores.len();
     let (report, reports) = mpsc::channel(REPORTS_MAX * shards);
-    let mut started =
-        Shards { commands: Vec::new(), reports, threads: Vec::new(), listen: listen.clone() };
+    let (mut commands_of, mut threads) = (Vec::with_capacity(shards), Vec::with_capacity(shards));
     for (number, links) in mesh::links(shards).into_iter().enumerate() {
         let id = ShardId(number as u16);
         let seed = clock::seed().map_err(StartError::Entropy)?;
@@ -220,6 +252,7 @@ pub(crate) fn start_with<P: Protocol>(
             id,
             listen: listen.clone(),
             options: Arc::clone(&options),
+            events: plan.events.clone(),
             links,
             commands,
             reports: Reports { to: report.clone() },
@@ -229,16 +262,17 @@ pub(crate) fn start_with<P: Protocol>(
             .name(format!("shard-{number}"))
             .spawn(move || birth.run(core, move || make(id, seed, options)))
             .map_err(|error| StartError::Executor(executor_error(&error.to_string())))?;
-        started.commands.push(command);
-        started.threads.push(thread);
+        commands_of.push(command);
+        threads.push(thread);
     }
     drop(report);
-    started.wait_until_listening()
+    let handle = Handle { commands: commands_of.into() };
+    Shards { handle, reports, threads, listen }.wait_until_listening()
 }
 
 impl Shards {
     fn wait_until_listening(mut self) -> Result<Self, StartError> {
-        for _ in 0..self.count() {
+        for _ in 0..self.handle.count() {
             match self.reports.blocking_recv() {
                 Some(Report::Listening(_)) => {}
                 Some(Report::Failed(_, text)) => {
@@ -246,7 +280,7 @@ impl Shards {
                     return Err(StartError::Listen(text));
                 }
                 Some(Report::Ended(..) | Report::Drained(_)) | None => {
-                    drop(self.commands);
+                    drop(self.handle);
                     let text = self.threads.into_iter().find_map(|thread| match thread.join() {
                         Ok(ended) => ended.err(),
                         Err(_) => Some("the thread of a shard panicked".to_owned()),
@@ -302,6 +336,7 @@ struct Birth {
     id: ShardId,
     listen: Vec<SocketAddr>,
     options: Arc<Options>,
+    events: Option<mpsc::Sender<Told>>,
     links: Vec<Option<Link>>,
     commands: mpsc::Receiver<Command>,
     reports: Reports,
@@ -344,6 +379,7 @@ impl Birth {
             net: Net::new(&self.options.limits),
             mesh: Mesh::new(self.id, self.links.len()),
             alarm: Alarm::default(),
+            feed: Feed::new(self.events),
             draining: false.into(),
             reports: self.reports,
         });
@@ -371,6 +407,7 @@ async fn serve<P: Protocol>(
         match commands.recv().await {
             Some(Command::Options(options)) => shard.set_options(options),
             Some(Command::Drain { patience }) => shard.drain(patience),
+            Some(Command::Request(request)) => shard.turn(Input::Request(request)),
             Some(Command::Stats(reply)) => {
                 let _ = reply.send(shard.snapshot());
             }

@@ -223,7 +223,7 @@ fn on_call(world: &mut World) {
     let step = world.rng.range(1, world.peers.len() as u64 - 1) as usize;
     let callee = (caller + step) % world.peers.len();
     let prefix = world.server.as_ref().and_then(|server| {
-        server.options.devices().get(callee).and_then(|device| device.prefix.clone())
+        server.options.devices().nth(callee).and_then(|device| device.prefix.clone())
     });
     let number = match prefix {
         Some(prefix) if world.rng.chance(500) => format!("{prefix}{}", world.rng.below(100_000)),

@@ -37,7 +37,7 @@ impl Config {
                 Origin::Default(more) => write_line(out, &option, &format!("{unit}default{more}"))?,
             }
         }
-        for (device, origin) in self.options.devices().iter().zip(&self.origins.devices) {
+        for (device, origin) in self.options.devices().zip(&self.origins.devices) {
             writeln!(out)?;
             write_line(out, "[[device]]", &format!("{file}:{}", origin.line))?;
             self.write_device(out, device, origin)?;

@@ -327,11 +327,11 @@ fn drain_is_reported_by_each_shard_and_stop_ends_every_flow() {
     let mut shards = world.shards.take().unwrap();
     let patience = Duration::from_secs(1);
     block_on(async {
-        shards.tell(|| Command::Drain { patience }).await;
+        shards.handle().tell(|| Command::Drain { patience }).await;
         for _ in 0..2 {
             assert!(matches!(shards.report().await, Some(Report::Drained(_))));
         }
-        shards.tell(|| Command::Stop).await;
+        shards.handle().tell(|| Command::Stop).await;
         for _ in 0..2 {
             assert!(matches!(shards.report().await, Some(Report::Ended(_, Some(_)))));
         }
@@ -350,7 +350,7 @@ fn shard_that_panics_is_reported() {
     let mut shards = world.shards.take().unwrap();
     block_on(async {
         assert!(matches!(shards.report().await, Some(Report::Ended(ShardId(1), None))));
-        shards.tell(|| Command::Stop).await;
+        shards.handle().tell(|| Command::Stop).await;
         assert!(matches!(shards.report().await, Some(Report::Ended(ShardId(0), Some(_)))));
     });
     shards.join();
@@ -358,7 +358,8 @@ fn shard_that_panics_is_reported() {
 
 #[test]
 fn core_that_does_not_exist_is_named() {
-    let plan = Plan { listen: Vec::new(), cores: vec![4095], options: Arc::default() };
+    let plan =
+        Plan { listen: Vec::new(), cores: vec![4095], options: Arc::default(), events: None };
     let error = start(plan).err().unwrap().to_string();
     assert!(error.starts_with("there is no core 4095 for a shard: this process may use 0"));
 }
@@ -370,6 +371,7 @@ fn address_in_use_is_named() {
         listen: vec![world.address],
         cores: vec![cores::available()[0]],
         options: Arc::default(),
+        events: None,
     };
     let error = start(plan).err().unwrap().to_string();
     let expected =

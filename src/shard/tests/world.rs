@@ -154,7 +154,7 @@ impl World {
         let mut options = Options::default();
         options.limits = limits;
         let options = Arc::new(options);
-        let plan = Plan { listen: vec![own_address()], cores, options };
+        let plan = Plan { listen: vec![own_address()], cores, options, events: None };
         let (sender, events) = channel();
         let shards = start_with(plan, move |shard, _, _| Servant {
             shard,
@@ -192,14 +192,14 @@ impl World {
     }
 
     pub(super) fn snapshots(&self) -> Vec<Snapshot> {
-        block_on(self.shards.as_ref().unwrap().snapshots())
+        block_on(self.shards.as_ref().unwrap().handle().snapshots())
     }
 }
 
 impl Drop for World {
     fn drop(&mut self) {
         if let Some(shards) = self.shards.take() {
-            block_on(shards.tell(|| Command::Stop));
+            block_on(shards.handle().tell(|| Command::Stop));
             shards.join();
         }
     }
