@@ -225,6 +225,9 @@ pub enum Outcome {
 }
 
 impl Outcome {
+    /// All of them, in the order of their numbers: `ALL[outcome as usize] == outcome`.
+    pub const ALL: [Self; 3] = [Self::GivenUp, Self::Cancelled, Self::Released];
+
     /// A word for it.
     pub fn name(self) -> &'static str {
         match self {

@@ -38,7 +38,7 @@ fn format(fields: &[(&str, u64)]) -> String {
 /// Every number of a snapshot. The patterns name all fields: a new one does not compile until it
 /// is shown.
 fn fields(snapshot: &Snapshot) -> Vec<(&'static str, u64)> {
-    let Snapshot { shard: _, endpoint, net, remote_flows, events } = *snapshot;
+    let Snapshot { shard: _, endpoint, counters: _, net, remote_flows, events } = *snapshot;
     let Stats {
         flows,
         calls,

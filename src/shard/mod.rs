@@ -29,6 +29,7 @@ use std::time::Duration;
 use crate::key::{FlowId, Key, ShardId};
 use crate::net::{Flow, Host, Net, NetStats, tcp};
 use crate::options::Options;
+use crate::sip::counters::Counters;
 use crate::sip::message::{self, FrameError};
 use crate::sip::{Action, Actions, CloseReason, Endpoint, FlowError, Input, NewFlow, Stats};
 use crate::time::Instant;
@@ -46,6 +47,7 @@ pub(crate) trait Protocol: Sized + 'static {
     fn handle(&mut self, now: Instant, input: Input<'_>, out: &mut Actions);
     fn next_timeout(&self) -> Option<Instant>;
     fn stats(&self) -> Stats;
+    fn counters(&self) -> Counters;
     fn is_drained(&self) -> bool;
     /// The shard that a message belongs to, when it says so.
     fn home(bytes: &[u8]) -> Option<ShardId>;
@@ -68,6 +70,10 @@ impl Protocol for Endpoint {
         Self::stats(self)
     }
 
+    fn counters(&self) -> Counters {
+        Self::counters(self).clone()
+    }
+
     fn is_drained(&self) -> bool {
         Self::is_drained(self)
     }
@@ -78,12 +84,14 @@ impl Protocol for Endpoint {
 }
 
 /// What a shard holds and has counted.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Snapshot {
     /// Which shard.
     pub shard: ShardId,
     /// Its endpoint.
     pub endpoint: Stats,
+    /// What its endpoint counted by kind.
+    pub counters: Counters,
     /// Its sockets.
     pub net: NetStats,
     /// Flows of other shards that it has seen messages of.
@@ -205,6 +213,7 @@ impl<P: Protocol> Shard<P> {
         Snapshot {
             shard: self.id,
             endpoint: self.protocol.borrow().stats(),
+            counters: self.protocol.borrow().counters(),
             net: self.net.stats(),
             remote_flows: self.mesh.aliases(),
             events: self.feed.stats(),

@@ -12,6 +12,7 @@ use std::sync::Arc;
 
 use super::actions::{Actions, FlowError, Input, NewFlow, Stats};
 use super::agent::Agent;
+use super::counters::Counters;
 use super::message::{FrameError, Head, HeadError, Method, Name, View, write};
 use super::timer::Timer;
 use super::transaction::{Stack, Told};
@@ -75,6 +76,11 @@ impl Endpoint {
         Stats { calls: self.agent.len(), ..self.stack.stats() }
     }
 
+    /// What was counted by kind.
+    pub fn counters(&self) -> &Counters {
+        &self.stack.counters
+    }
+
     /// True when a drain was asked for, no call is left, and no request of ours is unanswered.
     pub fn is_drained(&self) -> bool {
         self.agent.is_drained() && self.stack.is_quiet()
@@ -113,6 +119,7 @@ impl Endpoint {
     /// malformed is never answered (RFC 3261 §8.1.3.1, §17.1.1.3).
     fn on_bad_message(&mut self, flow: FlowId, message: View<'_>, error: HeadError) {
         self.stack.counted.messages_bad += 1;
+        self.stack.counters.refuse(error);
         if message.is_request() && message.method() == Method::Ack {
             return;
         }
@@ -127,6 +134,7 @@ impl Endpoint {
     /// The stream cannot be followed any further: 400 if the head says to whom, and the end.
     fn on_unframed(&mut self, flow: FlowId, bytes: &[u8], error: FrameError) {
         self.stack.counted.messages_bad += 1;
+        self.stack.counters.refuse(error.into());
         let mut head = std::mem::take(&mut self.head);
         // What could be read of a head that is cut short says to whom the answer goes.
         let _ = head.read(bytes);

@@ -5,6 +5,7 @@
 
 mod actions;
 mod agent;
+pub mod counters;
 mod dialog;
 mod endpoint;
 mod flow;

@@ -163,16 +163,21 @@ pub fn decide(
 pub struct Recovery {
     /// When the first failure was noticed: the window begins here.
     pub first_failure: Instant,
+    /// Why the failure came about that the first wait followed.
+    pub cause: cti::Cause,
     /// Waits that were begun so far.
     pub waits: u32,
+    /// How long they are together.
+    pub waited: Duration,
     /// Where it stands.
     pub phase: Phase,
 }
 
 impl Recovery {
     /// The first failure is noticed at `now`.
-    pub(super) fn begin(now: Instant) -> Self {
-        Self { first_failure: now, waits: 0, phase: Phase::Attempting }
+    pub(super) fn begin(now: Instant, cause: Cause) -> Self {
+        let (cause, waited) = (cause.told(), Duration::ZERO);
+        Self { first_failure: now, cause, waits: 0, waited, phase: Phase::Attempting }
     }
 }
 

@@ -29,6 +29,7 @@ use super::recovery::{Cause, Decision, Phase, Recovery, decide};
 use super::timer::{T1, T1_64, T2, Timer};
 use super::token::Token;
 use super::transaction::{NewClient, Owner, Stack, write_cseq};
+use crate::cti::Outcome;
 use crate::key::{ClientId, FlowId, LegId, ServerId, TimerKey};
 use crate::options::DeviceId;
 use crate::time::Instant;
@@ -255,7 +256,7 @@ impl Leg {
     ) -> Failed {
         let Some(outgoing) = &mut self.outgoing else { return Failed::GiveUp };
         let now = stack.now;
-        let recovery = *outgoing.recovery.get_or_insert(Recovery::begin(now));
+        let recovery = *outgoing.recovery.get_or_insert(Recovery::begin(now, cause));
         let (first_failure, waits) = (recovery.first_failure, recovery.waits);
         let window = stack.options.window();
         if cause.is_of_the_target() && now < first_failure + window {
@@ -279,14 +280,17 @@ impl Leg {
         let Decision::Wait { retry, deadline } = decision else { return Failed::GiveUp };
         let timer = stack.wheel.schedule(retry, Timer::Retry(id));
         let phase = Phase::Waiting { retry: timer };
-        outgoing.recovery = Some(Recovery { first_failure, waits: waits + 1, phase });
+        let cause = if waits == 0 { cause.told() } else { recovery.cause };
+        let waited = recovery.waited + (retry - now);
+        outgoing.recovery =
+            Some(Recovery { first_failure, cause, waits: waits + 1, waited, phase });
         outgoing.state = Sent::Waiting;
         // After a wait every target has its chance again.
         outgoing.tried = Tried::default();
         stack.counted.waiting += 1;
         let first = waits == 0 && !outgoing.initial;
         if first {
-            stack.counted.recoveries_started += 1;
+            stack.counters.recoveries[cause as usize].started += 1;
         }
         Failed::Wait { first, retry, deadline }
     }
@@ -335,6 +339,7 @@ impl Leg {
         if let Some(outgoing) = &mut self.outgoing {
             outgoing.request = bytes;
             outgoing.attempts += 1;
+            stack.counters.attempts += u64::from(!outgoing.initial);
             outgoing.timer_b = stack.now + T1_64;
             outgoing.state = Sent::Attempting(client);
         }
@@ -373,15 +378,23 @@ impl Leg {
         }
     }
 
-    /// The INVITE is over: answered, cancelled or given up. Counts how a recovery went.
-    pub(super) fn end_outgoing(&mut self, stack: &mut Stack, recovered: bool) -> Option<Outgoing> {
+    /// The INVITE is over: answered, or with another outcome. Counts how a recovery went.
+    pub(super) fn end_outgoing(
+        &mut self,
+        stack: &mut Stack,
+        outcome: Option<Outcome>,
+    ) -> Option<Outgoing> {
         self.stop_wait(stack);
         let outgoing = self.outgoing.take()?;
-        if outgoing.has_waited() {
-            if recovered {
-                stack.counted.recoveries_succeeded += 1;
-            } else {
-                stack.counted.recoveries_failed += 1;
+        if let Some(recovery) = outgoing.recovery.filter(|_| outgoing.has_waited()) {
+            let counted = &mut stack.counters.recoveries[recovery.cause as usize];
+            match outcome {
+                None => {
+                    counted.succeeded += 1;
+                    let elapsed = stack.now.since(recovery.first_failure);
+                    stack.counters.excess.count(elapsed.saturating_sub(recovery.waited));
+                }
+                Some(outcome) => counted.ended[outcome as usize] += 1,
             }
         }
         Some(outgoing)

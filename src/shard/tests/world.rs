@@ -115,6 +115,10 @@ impl Protocol for Servant {
         Stats { flows: self.flows.len(), ..Stats::default() }
     }
 
+    fn counters(&self) -> Counters {
+        Counters::default()
+    }
+
     fn is_drained(&self) -> bool {
         self.draining
     }

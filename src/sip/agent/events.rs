@@ -84,20 +84,20 @@ pub(super) fn leave(
 
 /// The INVITE of a leg is over; how its recovery went, if there was one, is told.
 pub(super) fn end_outgoing(stack: &mut Stack, call: &mut Call, leg: LegId, ended: Ended) {
-    let recovered = ended == Ended::Answered;
-    let Some(outgoing) = call.leg_mut(leg.side).end_outgoing(stack, recovered) else { return };
+    let outcome = match ended {
+        Ended::Answered => None,
+        Ended::GivenUp => Some(Outcome::GivenUp),
+        Ended::Cancelled => Some(Outcome::Cancelled),
+        Ended::Released => Some(Outcome::Released),
+    };
+    let Some(outgoing) = call.leg_mut(leg.side).end_outgoing(stack, outcome) else { return };
     let Some(recovery) = outgoing.recovery.filter(|_| outgoing.has_waited()) else { return };
     let (attempts, elapsed) = (outgoing.attempts, stack.now.since(recovery.first_failure));
-    let outcome = match ended {
-        Ended::Answered => {
-            let succeeded = Content::RecoverySucceeded { attempts, elapsed };
-            return emit(stack, call, leg, succeeded);
-        }
-        Ended::GivenUp => Outcome::GivenUp,
-        Ended::Cancelled => Outcome::Cancelled,
-        Ended::Released => Outcome::Released,
+    let content = match outcome {
+        None => Content::RecoverySucceeded { attempts, elapsed },
+        Some(outcome) => Content::RecoveryEnded { outcome, attempts, elapsed },
     };
-    emit(stack, call, leg, Content::RecoveryEnded { outcome, attempts, elapsed });
+    emit(stack, call, leg, content);
 }
 
 /// The number of a party: the user part of its address; empty when it has none.

@@ -7,6 +7,7 @@ use std::time::Duration;
 use super::invite_client::{self, Effect, Event};
 use super::{CLIENTS_MAX, Stack, request_client};
 use crate::key::{ClientId, FlowId, LegId, ServerId, TimerKey};
+use crate::sip::counters::End;
 use crate::sip::message::{Head, Method, Name, View, write};
 use crate::sip::timer::{self, T1, T1_64, Timer};
 use crate::sip::token::Token;
@@ -105,6 +106,12 @@ impl Client {
     fn told(&self, client: ClientId, verdict: Verdict) -> Told {
         Told { client, cseq: self.cseq, owner: self.owner, verdict }
     }
+
+    /// True until a final response comes or it is given up.
+    fn is_pending(&self) -> bool {
+        use invite_client::State::{Calling, Proceeding};
+        matches!(self.state, State::Request(_) | State::Invite(Calling | Proceeding))
+    }
 }
 
 impl Stack {
@@ -178,6 +185,9 @@ impl Stack {
         let id = self.match_response(response)?;
         let client = self.clients.get_mut(id)?;
         let status = response.status();
+        if status >= 200 && client.is_pending() {
+            self.counters.sent.count(client.method, End::Status(status));
+        }
         match client.state {
             State::Invite(before) => {
                 let (after, effect) = invite_client::step(before, invite_event(status));
@@ -223,6 +233,7 @@ impl Stack {
     pub(in crate::sip) fn on_client_timeout(&mut self, id: ClientId) -> Option<Told> {
         let client = self.clients.get_mut(id)?;
         client.timer = None;
+        self.counters.sent.count(client.method, End::TimedOut);
         match client.state {
             State::Invite(before) => {
                 let (after, effect) = invite_client::step(before, Event::B);
@@ -247,6 +258,7 @@ impl Stack {
     pub(in crate::sip) fn on_cancelled(&mut self, id: ClientId) -> Option<Told> {
         let client = self.clients.get_mut(id)?;
         client.timer = None;
+        self.counters.sent.count(client.method, End::TimedOut);
         let told = client.told(id, Verdict::TimedOut);
         self.end_client(id);
         Some(told)
@@ -375,6 +387,7 @@ impl Stack {
             State::Invite(state) => {
                 let (after, effect) = invite_client::step(state, Event::FlowFailed);
                 client.state = State::Invite(after);
+                self.counters.sent.count(client.method, End::Failed);
                 self.set_client_timer(id, T1_64, Timer::Orphan(id));
                 (effect == Effect::Tell).then_some(told)
             }
@@ -386,6 +399,7 @@ impl Stack {
                 if again {
                     self.send_again(id);
                 } else {
+                    self.counters.sent.count(client.method, End::Failed);
                     self.end_client(id);
                 }
                 (effect == request_client::Effect::Tell).then_some(told)

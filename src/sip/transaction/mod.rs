@@ -25,6 +25,7 @@ pub(super) use server::Received;
 use server::Server;
 
 use super::actions::{Actions, CloseReason, Stats};
+use super::counters::Counters;
 use super::flow::Flows;
 use super::message::Head;
 use super::timer::Timer;
@@ -50,6 +51,7 @@ pub(super) struct Stack {
     /// What is to be done after this turn.
     pub(super) out: Actions,
     pub(super) counted: Stats,
+    pub(super) counters: Counters,
     /// Events told so far.
     pub(super) events: u64,
     clients: Slab<ClientId, Client>,
@@ -78,6 +80,7 @@ impl Stack {
             flows,
             out: Actions::new(),
             counted: Stats::default(),
+            counters: Counters::default(),
             events: 0,
             clients: Slab::new(),
             servers: Slab::new(),
@@ -117,11 +120,15 @@ impl Stack {
 
     /// Adds what there is to what was counted.
     pub(super) fn stats(&self) -> Stats {
+        let recoveries = &self.counters.recoveries;
         Stats {
             flows: self.flows.len(),
             clients: self.clients.len(),
             servers: self.servers.len(),
             timers: self.wheel.len(),
+            recoveries_started: recoveries.iter().map(|cause| cause.started).sum(),
+            recoveries_succeeded: recoveries.iter().map(|cause| cause.succeeded).sum(),
+            recoveries_failed: recoveries.iter().flat_map(|cause| cause.ended).sum(),
             ..self.counted
         }
     }

@@ -8,6 +8,7 @@ use std::time::Duration;
 use super::invite_server::{self, Event};
 use super::{SERVERS_MAX, Stack, request_server};
 use crate::key::{FlowId, RETAINED_SLOTS, ServerId, TimerKey};
+use crate::sip::counters::End;
 use crate::sip::message::{Header, Method, Name, View, write};
 use crate::sip::timer::{T1_64, Timer};
 use crate::sip::token::Token;
@@ -169,6 +170,9 @@ impl Stack {
             let tag = server.to_tag.filter(|_| status > 100);
             write_head(&mut buffer, request, status, reason, tag, server.peer);
             rest(&mut buffer);
+            if status >= 200 {
+                self.counters.received.count(request.method(), End::Status(status));
+            }
             self.on_answer(id, status, &buffer);
         }
         self.buffer = buffer;
@@ -219,6 +223,7 @@ impl Stack {
         let Some(peer) = self.flows.get(flow).map(|flow| flow.peer) else { return };
         let tag = self.token(u32::MAX);
         let reason = write::reason_phrase(status).as_bytes();
+        self.counters.received.count(request.method(), End::Status(status));
         self.out.send_with(flow, |out| {
             write_head(out, request, status, reason, Some(tag), peer);
             rest(out);
