@@ -71,6 +71,8 @@ The configuration is validated first, as `holdfast check` does; nothing runs wit
 
 SIGTERM, SIGINT   no new calls; ends when no call is left, at the latest after drain-timeout
 the same again    ends at once, with exit status 128 + the signal's number
+SIGHUP            reads the configuration again, as does a change of the file; opens the events
+                  file again. A wrong configuration changes nothing.
 SIGUSR1           writes statistics to the log
 
 Exit status: 0 ended as asked, 1 could not start or lost a shard.
@@ -112,7 +114,7 @@ fn load(file: &Path) -> Result<Config, ExitCode> {
 }
 
 fn run_server(file: &Path) -> Result<(), ExitCode> {
-    serve::run(load(file)?).map_err(|error| {
+    serve::run(load(file)?, file).map_err(|error| {
         let code = error.exit_code();
         tell(error);
         ExitCode::from(code)

@@ -7,6 +7,9 @@
 #![allow(clippy::disallowed_methods, clippy::disallowed_types)]
 
 pub mod config;
+mod events;
 pub mod limits;
+mod metrics;
+mod reload;
 pub mod serve;
 mod stats;

@@ -4,23 +4,29 @@
 //! |---|---|
 //! | SIGTERM, SIGINT | no new calls; ends when no call is left, or a little after `drain-timeout` |
 //! | the same again | ends at once, exit code 128 + its number |
+//! | SIGHUP | reads the configuration again, opens the events file again |
 //! | SIGUSR1 | one line of statistics for each shard, and their sum |
 
 use std::fmt;
 use std::io::{self, IsTerminal};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until, timeout};
 use tracing_subscriber::EnvFilter;
 
 use super::config::{Config, Cores};
+use super::events::{self, Events};
 use super::limits::{self, LimitError};
+use super::metrics::{self, Sources};
+use super::reload::{self, Reloads, Watch};
 use super::stats;
 use crate::key::ShardId;
 use crate::net::CLOSE_TIMEOUT;
-use crate::shard::{self, Command, Plan, Report, Shards, StartError, cores};
+use crate::shard::{self, Command, Handle, Plan, Report, Shards, StartError, cores};
 
 /// After the deadline of a drain: time for the answers to the last BYEs.
 const DRAIN_GRACE: Duration = Duration::from_secs(1);
@@ -34,6 +40,8 @@ pub enum ServeError {
     Limit(LimitError),
     /// The shards did not start.
     Start(StartError),
+    /// Events or metrics have nowhere to go; the text names it.
+    Outlet(String),
     /// The control runtime could not be made.
     Runtime(io::Error),
     /// A shard ended on its own: a panic, which is a bug.
@@ -47,7 +55,11 @@ impl ServeError {
     pub fn exit_code(&self) -> u8 {
         match self {
             Self::Signalled(number) => u8::try_from(128 + number).unwrap_or(1),
-            Self::Limit(_) | Self::Start(_) | Self::Runtime(_) | Self::ShardDied(_) => 1,
+            Self::Limit(_)
+            | Self::Start(_)
+            | Self::Outlet(_)
+            | Self::Runtime(_)
+            | Self::ShardDied(_) => 1,
         }
     }
 }
@@ -57,6 +69,7 @@ impl fmt::Display for ServeError {
         match self {
             Self::Limit(error) => error.fmt(f),
             Self::Start(error) => error.fmt(f),
+            Self::Outlet(text) => f.write_str(text),
             Self::Runtime(error) => write!(f, "cannot start the control thread: {error}"),
             Self::ShardDied(ShardId(shard)) => write!(f, "shard {shard} ended on its own"),
             Self::Signalled(number) => write!(f, "signal {number} cut the drain short"),
@@ -66,11 +79,12 @@ impl fmt::Display for ServeError {
 
 impl std::error::Error for ServeError {}
 
-/// Serves until a signal ends it. Logs to standard error, `RUST_LOG` says how much (`info`).
+/// Serves until a signal ends it; `file` is where the configuration was loaded from, and is read
+/// again when it changes. Logs to standard error, `RUST_LOG` says how much (`info`).
 ///
 /// # Errors
 /// What [`ServeError`] names; [`ServeError::exit_code`] is for the caller to use.
-pub fn run(config: Config) -> Result<(), ServeError> {
+pub fn run(config: Config, file: &Path) -> Result<(), ServeError> {
     // A test may have set one already.
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
     let _ = tracing_subscriber::fmt()
@@ -79,9 +93,9 @@ pub fn run(config: Config) -> Result<(), ServeError> {
         .with_writer(io::stderr)
         .try_init();
 
-    let cores = match config.server.cores {
+    let cores = match &config.server.cores {
         Cores::All => cores::available(),
-        Cores::List(cores) => cores,
+        Cores::List(cores) => cores.clone(),
     };
     let flows_max = u64::from(config.options.limits.flows_max);
     let flows =
@@ -100,22 +114,65 @@ pub fn run(config: Config) -> Result<(), ServeError> {
         let _context = runtime.enter();
         Signals::new().map_err(ServeError::Runtime)?
     };
+    let outlets = events::open(&config.server.events).map_err(ServeError::Outlet)?;
+    let metrics =
+        config.server.metrics.map(metrics::listen).transpose().map_err(ServeError::Outlet)?;
+    let (told, queue) = mpsc::channel(config.server.events.queue_max.max(1));
     let plan = Plan {
-        listen: config.server.listen,
+        listen: config.server.listen.clone(),
         cores,
-        options: Arc::new(config.options),
-        events: None,
+        options: Arc::new(config.options.clone()),
+        events: config.server.events.wanted().then_some(told),
     };
     let shards = shard::start(plan).map_err(ServeError::Start)?;
+    let events = if config.server.events.wanted() {
+        let events = Events::start(outlets, queue, shards.handle().clone());
+        Some(events.map_err(ServeError::Runtime)?)
+    } else {
+        None
+    };
     let addresses: Vec<_> =
         shards.listen().iter().map(|address| format!("tcp:{address}")).collect();
     tracing::info!("listening on {} with {} shards", addresses.join(" "), shards.handle().count());
-    runtime.block_on(supervise(shards, signals, config.server.drain_timeout))
+    let reloads = Arc::new(Reloads::default());
+    if let Some(listener) = metrics {
+        let counts = events.as_ref().map(|events| Arc::clone(&events.counts));
+        let (shards, reloads) = (shards.handle().clone(), Arc::clone(&reloads));
+        runtime.spawn(metrics::serve(listener, Sources { shards, reloads, events: counts }));
+    }
+    let watch = {
+        let _context = runtime.enter();
+        Watch::new(file)
+    };
+    let ended = runtime.block_on(supervise(
+        shards,
+        signals,
+        Running { config, watch, reloads, events: events.as_ref() },
+    ));
+    if let (Some(events), Ok(())) = (events, &ended) {
+        events.join();
+    }
+    ended
+}
+
+/// What is in force, and what changes it.
+struct Running<'a> {
+    config: Config,
+    watch: Watch,
+    reloads: Arc<Reloads>,
+    events: Option<&'a Events>,
+}
+
+impl Running<'_> {
+    async fn reload(&mut self, shards: &Handle) {
+        reload::reload(&mut self.watch, &mut self.config, shards, &self.reloads).await;
+    }
 }
 
 struct Signals {
     terminate: Signal,
     interrupt: Signal,
+    hangup: Signal,
     user1: Signal,
 }
 
@@ -124,6 +181,7 @@ impl Signals {
         Ok(Self {
             terminate: signal(SignalKind::terminate())?,
             interrupt: signal(SignalKind::interrupt())?,
+            hangup: signal(SignalKind::hangup())?,
             user1: signal(SignalKind::user_defined1())?,
         })
     }
@@ -138,7 +196,7 @@ enum Phase {
 async fn supervise(
     mut shards: Shards,
     mut signals: Signals,
-    drain_timeout: Duration,
+    mut running: Running<'_>,
 ) -> Result<(), ServeError> {
     let mut phase = Phase::Serving;
     let mut died = None;
@@ -151,6 +209,17 @@ async fn supervise(
         let number = tokio::select! {
             _ = signals.terminate.recv() => SignalKind::terminate().as_raw_value(),
             _ = signals.interrupt.recv() => SignalKind::interrupt().as_raw_value(),
+            _ = signals.hangup.recv() => {
+                if let Some(events) = running.events {
+                    events.reopen();
+                }
+                running.reload(shards.handle()).await;
+                continue;
+            }
+            () = running.watch.changed() => {
+                running.reload(shards.handle()).await;
+                continue;
+            }
             _ = signals.user1.recv() => {
                 stats::log(&shards.handle().snapshots().await);
                 continue;
@@ -183,7 +252,7 @@ async fn supervise(
         };
         match phase {
             Phase::Serving => {
-                let patience = drain_timeout;
+                let patience = running.config.server.drain_timeout;
                 tracing::info!(signal = number, ?patience, "draining");
                 shards.handle().tell(|| Command::Drain { patience }).await;
                 let give_up = Instant::now() + patience + DRAIN_GRACE;

@@ -112,7 +112,7 @@ const FAILED: [&str; REASONS.len()] = [
 ];
 
 /// Memory of the process, in KiB; 0 where `/proc` does not say.
-fn rss_kib() -> u64 {
+pub(super) fn rss_kib() -> u64 {
     fs::read_to_string("/proc/self/status")
         .ok()
         .and_then(|status| {

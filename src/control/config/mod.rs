@@ -9,6 +9,7 @@
 //! unless the file is no TOML. What each option means is in `docs/OPTIONS.md`.
 
 mod address;
+mod changes;
 mod device;
 mod problem;
 mod read;
@@ -18,10 +19,11 @@ mod spec;
 use std::fs::File;
 use std::io::Read;
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 pub use address::{CONTACT_BYTES_MAX, Contact, parse_contact};
+pub use changes::Changes;
 pub use device::NUMBER_BYTES_MAX;
 pub use problem::{PROBLEMS_MAX, Problem, Problems};
 pub use spec::{DEVICE_TSERVER, NUMBERS, Number, SECTIONS, Section};
@@ -59,6 +61,28 @@ pub struct ServerConfig {
     pub cores: Cores,
     /// How long established calls may go on after a drain began.
     pub drain_timeout: Duration,
+    /// Where metrics are served, over HTTP; a loopback address.
+    pub metrics: Option<SocketAddr>,
+    /// Who is told of events.
+    pub events: EventsConfig,
+}
+
+/// Who is told of events, and how many may wait.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct EventsConfig {
+    /// A file that gets a line for each.
+    pub file: Option<PathBuf>,
+    /// A Unix socket whose readers get a line for each.
+    pub socket: Option<PathBuf>,
+    /// Events of all shards that wait; a further one is lost.
+    pub queue_max: usize,
+}
+
+impl EventsConfig {
+    /// True when anybody is told.
+    pub fn wanted(&self) -> bool {
+        self.file.is_some() || self.socket.is_some()
+    }
 }
 
 /// Which cores run a shard.

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use toml::Spanned;
@@ -11,14 +12,16 @@ use super::address::{check_sent_by, parse_listen};
 use super::problem::{Problem, Problems, Source};
 use super::spec::{self, Number, SECTIONS, Section};
 use super::{
-    CORE_NUMBER_MAX, CORES_MAX, Config, Cores, LISTEN_MAX, Origin, Origins, ServerConfig, Setting,
-    device,
+    CORE_NUMBER_MAX, CORES_MAX, Config, Cores, EventsConfig, LISTEN_MAX, Origin, Origins,
+    ServerConfig, Setting, device,
 };
 use crate::options::{ForeignCallers, Limits, Options, SIP_INVITE_TIMEOUT_DEFAULT};
 
 /// A value and where it stands.
 pub(super) type Value<'a> = Spanned<DeValue<'a>>;
 
+/// Bytes of a path.
+const PATH_BYTES_MAX: usize = 4000;
 /// Recommended values of the delay, in milliseconds.
 const RETRY_AFTER_RECOMMENDED: std::ops::RangeInclusive<u64> = 500..=5000;
 /// Up to this size all syntax errors of a file are told, above it only the first: a large file that
@@ -80,12 +83,13 @@ impl<'a> Reader<'a> {
     fn config(&mut self, root: &DeTable<'_>) -> Config {
         self.check_sections(root);
         let empty = DeTable::new();
-        let [server, limits, tserver] =
-            ["server", "limits", "TServer"].map(|name| self.section(root, name).unwrap_or(&empty));
-        for (table, section) in [server, limits, tserver].into_iter().zip(&SECTIONS) {
+        let tables = ["server", "limits", "TServer", "metrics", "events"]
+            .map(|name| self.section(root, name).unwrap_or(&empty));
+        for (table, section) in tables.into_iter().zip(&SECTIONS) {
             self.check_names(table, section);
         }
-        let (server, sent_by, foreign_callers) = self.server(server);
+        let [server, limits, tserver, metrics, events] = tables;
+        let (mut server, sent_by, foreign_callers) = self.server(server);
         let limits = self.limits(limits);
         let millis = self.number(tserver, &spec::RETRY_AFTER);
         let retry_after = Duration::from_millis(millis);
@@ -98,6 +102,9 @@ impl<'a> Reader<'a> {
         options.sip_invite_timeout = sip_invite_timeout;
         options.foreign_callers = foreign_callers;
         options.limits = limits;
+        server.metrics = self.metrics(metrics);
+        server.events = self.events(events);
+        options.events = server.events.wanted();
         let line = self.line_of(tserver, spec::RETRY_AFTER.name);
         self.check_delay(retry_after, options.window(), line);
         let devices = device::read(self, root, options.window());
@@ -119,7 +126,8 @@ impl<'a> Reader<'a> {
         let foreign = value.and_then(|value| self.choice("foreign-callers", value, &choices));
         let (name, foreign) = foreign.unwrap_or(choices[0]);
         self.set("server", "foreign-callers", format!("\"{name}\""), "", value);
-        (ServerConfig { listen, cores, drain_timeout }, sent_by, foreign)
+        let (metrics, events) = (None, EventsConfig::default());
+        (ServerConfig { listen, cores, drain_timeout, metrics, events }, sent_by, foreign)
     }
 
     fn listen(&mut self, table: &DeTable<'_>) -> Vec<SocketAddr> {
@@ -151,6 +159,49 @@ impl<'a> Reader<'a> {
         let written: Vec<_> = listen.iter().map(|address| format!("\"tcp:{address}\"")).collect();
         self.set("server", "listen", format!("[{}]", written.join(", ")), "", Some(value));
         listen
+    }
+
+    /// Where metrics are served.
+    fn metrics(&mut self, table: &DeTable<'_>) -> Option<SocketAddr> {
+        let value = table.get("listen")?;
+        let text = self.string("listen", value, "a string such as \"127.0.0.1:9090\"")?;
+        let reason = match text.parse::<SocketAddr>() {
+            Err(_) => "is not of the form IP:PORT or [IPv6]:PORT",
+            Ok(address) if address.port() == 0 => "has port 0: scrapers need one that stays",
+            Ok(address) if !address.ip().is_loopback() => {
+                "is no loopback address: metrics are served to this machine only"
+            }
+            Ok(address) => {
+                self.set("metrics", "listen", format!("\"{address}\""), "", Some(value));
+                return Some(address);
+            }
+        };
+        self.error(Some(value), format!("listen \"{text}\" in [metrics] {reason}"));
+        None
+    }
+
+    fn events(&mut self, table: &DeTable<'_>) -> EventsConfig {
+        let file = self.path(table, "file");
+        let socket = self.path(table, "socket");
+        let queue_max = self.number(table, &spec::EVENTS_QUEUE_MAX) as usize;
+        EventsConfig { file, socket, queue_max }
+    }
+
+    /// A path in `[events]`.
+    fn path(&mut self, table: &DeTable<'_>, name: &'static str) -> Option<PathBuf> {
+        let value = table.get(name)?;
+        let text = self.string(name, value, "a string: a path")?;
+        let is_plain = |c: char| !c.is_control() && !matches!(c, '"' | '\\');
+        if text.is_empty() || text.len() > PATH_BYTES_MAX || !text.chars().all(is_plain) {
+            let text = format!(
+                "{name} is no path: expected 1 to {PATH_BYTES_MAX} bytes without quotes, \
+                 backslashes and control characters"
+            );
+            self.error(Some(value), text);
+            return None;
+        }
+        self.set("events", name, format!("\"{text}\""), "", Some(value));
+        Some(PathBuf::from(text))
     }
 
     fn cores(&mut self, table: &DeTable<'_>) -> Cores {

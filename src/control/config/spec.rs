@@ -12,7 +12,7 @@ pub struct Section {
 }
 
 /// All sections. `device` repeats, once for each device.
-pub const SECTIONS: [Section; 4] = [
+pub const SECTIONS: [Section; 6] = [
     Section {
         name: "server",
         options: &["listen", "cores", "advertise", "drain-timeout", "foreign-callers"],
@@ -37,6 +37,8 @@ pub const SECTIONS: [Section; 4] = [
             "transport-error-responses",
         ],
     },
+    Section { name: "metrics", options: &["listen"] },
+    Section { name: "events", options: &["file", "socket", "queue-max"] },
     Section {
         name: "device",
         options: &["dn", "type", "prefix", "contact", "contact-backup", "TServer"],
@@ -111,6 +113,16 @@ pub(super) const SIP_INVITE_TIMEOUT: Number = Number {
     default: 0,
 };
 
+/// Events that wait to be written; room for a second of a busy server.
+pub(super) const EVENTS_QUEUE_MAX: Number = Number {
+    section: "events",
+    name: "queue-max",
+    unit: "events",
+    min: 16,
+    max: 1_000_000,
+    default: 16_384,
+};
+
 /// An entry of `transport-error-responses`.
 pub(super) const TRANSPORT_ERROR_RESPONSE: Number = Number {
     section: "TServer",
@@ -122,7 +134,7 @@ pub(super) const TRANSPORT_ERROR_RESPONSE: Number = Number {
 };
 
 /// All options that are numbers.
-pub const NUMBERS: [&Number; 10] = [
+pub const NUMBERS: [&Number; 11] = [
     &DRAIN_TIMEOUT,
     &FLOWS_MAX,
     &CALLS_MAX,
@@ -133,6 +145,7 @@ pub const NUMBERS: [&Number; 10] = [
     &CONNECT_TIMEOUT,
     &RETRY_AFTER,
     &SIP_INVITE_TIMEOUT,
+    &EVENTS_QUEUE_MAX,
 ];
 
 /// The candidate that somebody who wrote `name` most likely meant.
