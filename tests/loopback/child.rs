@@ -37,12 +37,21 @@ pub(crate) struct Setup<'a> {
     pub(crate) before: &'a str,
     /// More of the configuration.
     pub(crate) more: &'a str,
+    /// The whole configuration, instead.
+    pub(crate) whole: Option<String>,
 }
 
 impl Default for Setup<'_> {
     fn default() -> Self {
         let callee = free_address();
-        Self { cores: "[0]", callee, address: free_address(), before: "true", more: "" }
+        Self {
+            cores: "[0]",
+            callee,
+            address: free_address(),
+            before: "true",
+            more: "",
+            whole: None,
+        }
     }
 }
 
@@ -60,14 +69,14 @@ impl Server {
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
         let config = std::env::temp_dir()
             .join(format!("holdfast-loopback-{}-{number}.toml", std::process::id()));
-        let Setup { cores, callee, address, before, more } = setup;
-        let text = format!(
+        let Setup { cores, callee, address, before, more, whole } = setup;
+        let usual = format!(
             "[server]\nlisten = [\"tcp:{address}\"]\ncores = {cores}\ndrain-timeout = 2\n\
              [TServer]\nretry-after-reliable-transport-error = 200\n\
              [[device]]\ndn = \"7001\"\ntype = \"Extension\"\ncontact = \"sip:7001@127.0.0.1:9\"\n\
              [[device]]\ndn = \"7002\"\ntype = \"Extension\"\ncontact = \"sip:7002@{callee}\"\n{more}"
         );
-        fs::write(&config, text).unwrap();
+        fs::write(&config, whole.as_ref().unwrap_or(&usual)).unwrap();
         let mut child = Command::new("sh")
             .arg("-c")
             .arg(format!("{before} && exec \"$0\" serve --config \"$1\""))
@@ -105,6 +114,14 @@ impl Server {
     /// Lines of the log that nobody has waited for.
     pub(crate) fn lines(&self) -> Vec<String> {
         self.log.try_iter().collect()
+    }
+
+    /// Puts another configuration in the place of the one that was loaded, as editors do.
+    #[allow(dead_code)] // For tests/operate.
+    pub(crate) fn configure(&self, text: &str) {
+        let new = self.config.with_extension("new");
+        fs::write(&new, text).unwrap();
+        fs::rename(&new, &self.config).unwrap();
     }
 
     #[allow(dead_code)] // For tests/rude.rs.

@@ -83,11 +83,13 @@ impl<'a> Reader<'a> {
     fn config(&mut self, root: &DeTable<'_>) -> Config {
         self.check_sections(root);
         let empty = DeTable::new();
-        let tables = ["server", "limits", "TServer", "metrics", "events"]
-            .map(|name| self.section(root, name).unwrap_or(&empty));
-        for (table, section) in tables.into_iter().zip(&SECTIONS) {
-            self.check_names(table, section);
-        }
+        let tables = ["server", "limits", "TServer", "metrics", "events"].map(|name| {
+            let table = self.section(root, name).unwrap_or(&empty);
+            if let Some(section) = SECTIONS.iter().find(|section| section.name == name) {
+                self.check_names(table, section);
+            }
+            table
+        });
         let [server, limits, tserver, metrics, events] = tables;
         let (mut server, sent_by, foreign_callers) = self.server(server);
         let limits = self.limits(limits);

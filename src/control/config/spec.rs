@@ -37,12 +37,12 @@ pub const SECTIONS: [Section; 6] = [
             "transport-error-responses",
         ],
     },
-    Section { name: "metrics", options: &["listen"] },
-    Section { name: "events", options: &["file", "socket", "queue-max"] },
     Section {
         name: "device",
         options: &["dn", "type", "prefix", "contact", "contact-backup", "TServer"],
     },
+    Section { name: "metrics", options: &["listen"] },
+    Section { name: "events", options: &["file", "socket", "queue-max"] },
 ];
 
 /// What `[TServer]` of a device may hold.

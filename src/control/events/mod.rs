@@ -120,6 +120,7 @@ impl Drop for Socket {
 pub(super) struct Events {
     pub(super) counts: Arc<Counts>,
     reopen: Arc<Notify>,
+    stop: Arc<Notify>,
     thread: JoinHandle<()>,
 }
 
@@ -146,11 +147,12 @@ impl Events {
             last: Vec::new(),
             counts: Arc::clone(&counts),
         };
-        let again = Arc::clone(&reopen);
+        let stop = Arc::new(Notify::new());
+        let (again, end) = (Arc::clone(&reopen), Arc::clone(&stop));
         let thread = thread::Builder::new()
             .name("events".to_owned())
-            .spawn(move || runtime.block_on(pump.run(socket, &again)))?;
-        Ok(Self { counts, reopen, thread })
+            .spawn(move || runtime.block_on(pump.run(socket, &again, &end)))?;
+        Ok(Self { counts, reopen, stop, thread })
     }
 
     /// The file is opened again by its name: it was moved away.
@@ -160,6 +162,8 @@ impl Events {
 
     /// Waits until what is queued is written. Call it when the shards have ended.
     pub(super) fn join(self) {
+        // The queue may never be closed: tasks of a shard outlive its executor.
+        self.stop.notify_one();
         let _ = self.thread.join();
     }
 }
@@ -176,7 +180,7 @@ struct Pump {
 }
 
 impl Pump {
-    async fn run(mut self, socket: Option<Socket>, reopen: &Notify) {
+    async fn run(mut self, socket: Option<Socket>, reopen: &Notify, stop: &Notify) {
         let listener = socket.as_ref().and_then(|socket| {
             let listener = socket.listener.try_clone().and_then(UnixListener::from_std);
             listener.inspect_err(|error| tracing::error!("no readers of events: {error}")).ok()
@@ -204,7 +208,11 @@ impl Pump {
                     }
                 }
                 Some(_) = self.tasks.join_next() => self.count_subscribers(),
+                () = stop.notified() => break,
             }
+        }
+        while let Ok(last) = self.queue.try_recv() {
+            self.publish(&[last]);
         }
         self.subscribers.drain(..).for_each(Subscriber::finish);
         let _ =

@@ -275,7 +275,7 @@ impl Families {
         for snapshot in &self.snapshots {
             let excess = &snapshot.counters.excess;
             let bounds = BUCKETS.map(|micros| micros as f64 / 1e6);
-            let bounds = bounds.into_iter().chain([f64::MAX]);
+            let bounds = bounds.into_iter().chain([f64::INFINITY]);
             let buckets: Vec<_> = bounds.zip(excess.counts).collect();
             let labels = of_shard(snapshot);
             let mut family = metric.encode_family(&labels)?;
