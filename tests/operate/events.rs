@@ -14,7 +14,7 @@ fn says(more: &str) -> Says<'_> {
 /// The value of a member of a line of JSON, as it is written.
 fn member<'a>(line: &'a str, name: &str) -> Option<&'a str> {
     let (_, rest) = line.split_once(&format!("\"{name}\":"))?;
-    let end = rest.find(|c| matches!(c, ',' | '}')).unwrap();
+    let end = rest.find([',', '}']).unwrap();
     Some(rest[..end].trim_matches('"'))
 }
 

@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use serde::{Deserialize, Serialize};
 
 use crate::cti::{Content, ErrorCode, Request, What};
-use crate::key::{CallId, Key, LegId, ShardId, Side};
+use crate::key::{CallId, Key, ShardId, Side};
 use crate::shard::Told;
 
 /// Appends the line of an event.
@@ -231,9 +231,12 @@ struct Asked {
 
 #[derive(Deserialize)]
 enum Wanted {
-    RequestReleaseCall,
-    RequestHoldCall,
-    RequestRetrieveCall,
+    #[serde(rename = "RequestReleaseCall")]
+    Release,
+    #[serde(rename = "RequestHoldCall")]
+    Hold,
+    #[serde(rename = "RequestRetrieveCall")]
+    Retrieve,
 }
 
 #[derive(Deserialize)]
@@ -253,16 +256,13 @@ pub(super) fn parse_request(line: &[u8]) -> Result<(ShardId, Request), Refusal> 
         return Err(Refusal { reference: Some(reference), ..refusal });
     };
     let what = match asked.request {
-        Wanted::RequestReleaseCall => What::Release,
-        Wanted::RequestHoldCall => What::Hold,
-        Wanted::RequestRetrieveCall => What::Retrieve,
+        Wanted::Release => What::Release,
+        Wanted::Hold => What::Hold,
+        Wanted::Retrieve => What::Retrieve,
     };
-    let LegId { call, side } = LegId {
-        call,
-        side: match asked.leg {
-            Leg::Caller => Side::A,
-            Leg::Callee => Side::B,
-        },
+    let side = match asked.leg {
+        Leg::Caller => Side::A,
+        Leg::Callee => Side::B,
     };
     Ok((shard, Request { reference, call, side, what }))
 }
@@ -271,6 +271,7 @@ pub(super) fn parse_request(line: &[u8]) -> Result<(ShardId, Request), Refusal> 
 mod tests {
     use super::*;
     use crate::cti::{Cause, Event};
+    use crate::key::LegId;
     use crate::time::Instant;
 
     fn told(content: Content) -> Told {
