@@ -40,6 +40,7 @@ const PAUSE_MAX: u64 = 4 * SEC;
 struct Attempt {
     msg: Msg,
     place: (usize, FlowId),
+    sent_at: u64,
     state: State,
 }
 
@@ -137,6 +138,8 @@ struct Flow {
 pub(crate) struct Oracle {
     /// Rules by peer.
     pub(crate) rules: Vec<Rules>,
+    /// `transport-error-responses` in force.
+    pub(crate) listed: Vec<u16>,
     /// The window in force.
     pub(crate) window: u64,
     /// Peers by address.
@@ -574,6 +577,11 @@ impl Oracle {
                     (false, after) => after,
                 };
                 self.fail(truth, now, leg, wait, true);
+            }
+            _ if self.listed.contains(&status) => {
+                truth.cover("listed answer that starts a wait");
+                self.disturbed(peer, now);
+                self.fail(truth, now, leg, None, true);
             }
             500 if retry_after.is_some() && !first => {
                 self.fail(truth, now, leg, retry_after, false);

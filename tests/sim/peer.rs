@@ -119,6 +119,14 @@ pub(crate) struct Traits {
     pub(crate) delayed_offers: u64,
     /// Takes requests on the flows that it opens (RFC 5923).
     pub(crate) alias: bool,
+    /// What it answers to its next re-INVITEs, and to how many.
+    pub(crate) next_answers: Option<(u16, u8)>,
+    /// Sends every final response twice.
+    pub(crate) answers_twice: bool,
+    /// Sends every response over a flow of its own.
+    pub(crate) answers_apart: bool,
+    /// The 1xx that it sends to every re-INVITE, some time before the final response.
+    pub(crate) always_rings: Option<u16>,
 }
 
 impl Default for Traits {
@@ -143,6 +151,10 @@ impl Default for Traits {
             extras_max: 2,
             delayed_offers: 0,
             alias: false,
+            next_answers: None,
+            answers_twice: false,
+            answers_apart: false,
+            always_rings: None,
         }
     }
 }
@@ -355,14 +367,14 @@ impl Peer {
     /// Sends a response to where its request came from, or to the Via when that flow is gone.
     pub(crate) fn respond(&mut self, ctx: &mut Ctx<'_>, served: usize, bytes: Vec<u8>) {
         let conn = self.served[served].conn;
-        if self.conns[conn].alive {
+        if self.conns[conn].alive && !self.traits.answers_apart {
             return self.send(ctx, conn, bytes);
         }
         let via = self.served[served].request.list("Via").swap_remove(0);
         let remote = self.conns[conn].remote;
-        if let Some(other) =
-            self.conns.iter().rposition(|conn| conn.alive && conn.remote.ip() == remote.ip())
-        {
+        let apart = self.traits.answers_apart;
+        let other = |conn: &Conn| conn.alive && conn.remote.ip() == remote.ip();
+        if let Some(other) = self.conns.iter().rposition(other).filter(|_| !apart) {
             return self.send(ctx, other, bytes);
         }
         if !self.traits.responds_on_new_flow {

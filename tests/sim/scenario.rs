@@ -14,6 +14,7 @@ use holdfast::time::Instant;
 use crate::network::{Cut, Flight, LinkId, Listener, Network, Owner};
 use crate::peer::{LegState, MS, SEC, T1};
 use crate::rng::Rng;
+use crate::trap;
 use crate::truth::{Outcome, Side};
 use crate::vandal;
 use crate::world::{Event, World};
@@ -33,6 +34,8 @@ pub(crate) enum Cue {
     Away,
     /// It is back.
     Back { peer: usize },
+    /// It opens a flow of its own, and asks something over it.
+    Return { peer: usize },
     /// Other delays and another window are in force from now on.
     Reload,
     /// The next proof that a call is up.
@@ -65,6 +68,11 @@ pub(crate) fn play(world: &mut World) {
         return;
     }
     heal(world);
+    conclude(world, &mut rng);
+}
+
+/// The network is in order: every call that nobody ended works, and when all are over nothing is left.
+pub(crate) fn conclude(world: &mut World, rng: &mut Rng) {
     let settle = world.oracle.window + 64 * T1 + 20 * SEC;
     let until = world.now() + settle;
     if !world.run_until(until) {
@@ -83,7 +91,7 @@ pub(crate) fn play(world: &mut World) {
         return;
     }
     let draining = world.server.is_some() && rng.chance(200);
-    hang_up(world, &mut rng, !draining);
+    hang_up(world, rng, !draining);
     if draining {
         drain(world);
     }
@@ -94,7 +102,7 @@ pub(crate) fn play(world: &mut World) {
 }
 
 /// The network is in order from now on, and nobody starts anything.
-fn heal(world: &mut World) {
+pub(crate) fn heal(world: &mut World) {
     world.log.line(world.schedule.now, format_args!("== heal"));
     world.director.calm = true;
     world.truth.healed_at = Some(world.schedule.now);
@@ -212,8 +220,13 @@ pub(crate) fn on_cue(world: &mut World, cue: Cue) {
         Cue::Back { peer } => {
             let addr = world.peers[peer].addr;
             world.log.line(world.schedule.now, format_args!("{} is back", addr));
-            world.listeners.insert(addr, (peer, Listener::Up));
+            for (index, listener) in world.listeners.values_mut() {
+                if *index == peer {
+                    *listener = Listener::Up;
+                }
+            }
         }
+        Cue::Return { peer } => trap::come_back(world, peer),
         Cue::Probe { call, stage, tries, waiting } => on_probe(world, call, stage, tries, waiting),
     }
 }

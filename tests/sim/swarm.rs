@@ -162,7 +162,7 @@ fn draw_targets(rng: &mut Rng, world: &mut World, devices: &mut [Device]) {
     }
 }
 
-fn draw_traits(rng: &mut Rng) -> Traits {
+pub(crate) fn draw_traits(rng: &mut Rng) -> Traits {
     let busy_status = *rng.pick(&[0, 0, 0, 500, 491]);
     let transport_errors = *rng.pick(&[0, 0, 0, 100]);
     Traits {
@@ -191,6 +191,7 @@ fn draw_traits(rng: &mut Rng) -> Traits {
         extras_max: *rng.pick(&[0, 2, 6]),
         delayed_offers: *rng.pick(&[0, 0, 300]),
         alias: false,
+        ..Traits::default()
     }
 }
 

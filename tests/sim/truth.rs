@@ -97,6 +97,8 @@ pub(crate) struct SentResponse {
 pub(crate) struct Truth {
     /// No server stands between the peers.
     pub(crate) direct: bool,
+    /// Applications ask the server for re-INVITEs of its own.
+    pub(crate) controlled: bool,
     /// Host and port the server names.
     pub(crate) sent_by: String,
     pub(crate) calls: Vec<Call>,

@@ -246,6 +246,10 @@ impl Peer {
             ctx.truth.cover("glare at a peer");
             return self.answer(ctx, served, 491);
         }
+        if let Some((status, times)) = self.traits.next_answers {
+            self.traits.next_answers = (times > 1).then_some((status, times - 1));
+            return self.answer_rudely(ctx, served, leg, status);
+        }
         if self.legs[leg].state == LegState::Early {
             ctx.fail(format!("{}: re-INVITE before the dialog is confirmed", self.name));
         }
@@ -263,6 +267,11 @@ impl Peer {
         let delay = ctx.rng.below(self.traits.answer_delay_max.max(1));
         let mut plan = VecDeque::new();
         match ctx.rng.below(10) {
+            _ if self.traits.always_rings.is_some() => {
+                let status = self.traits.always_rings.unwrap_or(180);
+                plan.push_back((ctx.rng.below(10 * MS), Step::Provisional(status)));
+                plan.push_back((SEC, Step::Provisional(status)));
+            }
             0..4 => plan.push_back((ctx.rng.below(10 * MS), Step::Provisional(100))),
             4 => {
                 plan.push_back((0, Step::Provisional(100)));
@@ -352,6 +361,8 @@ impl Peer {
                 }
                 None => ctx.truth.cover("offer of a 2xx went unanswered"),
             }
+        } else if self.served[served].id.is_none() && self.served[served].request.body.is_empty() {
+            ctx.truth.cover("offer answered by the server");
         } else if !msg.body.is_empty() {
             ctx.fail(format!("{} received {msg}: a body without an offer", self.name));
         }
@@ -366,7 +377,8 @@ impl Peer {
     fn check_booked(&mut self, ctx: &mut Ctx<'_>, served: usize, call: usize, side: Side) {
         let msg = &self.served[served].request;
         let Some(id) = self.served[served].id else {
-            if msg.method() != "BYE" {
+            let own = msg.method() == "BYE" || msg.method() == "INVITE" && ctx.truth.controlled;
+            if !own {
                 ctx.fail(format!("{} received {msg} that nobody sent", self.name));
             }
             return;
@@ -490,7 +502,8 @@ impl Peer {
                 let host = self.addr.ip().to_string();
                 self.legs[leg].sdp_version += 1;
                 let sdp = draw_sdp(ctx.rng, &host, self.legs[leg].sdp_version);
-                if status == 200 && invite && request.body.is_empty() {
+                let booked = self.served[served].id.is_some();
+                if status == 200 && invite && request.body.is_empty() && booked {
                     self.served[served].offered = Some(ctx.truth.responses.len());
                     ctx.truth.cover("offer in the 2xx");
                 }
@@ -527,7 +540,23 @@ impl Peer {
                 self.on_invite_answered(ctx, served, leg, status);
             }
         }
+        if invite && status >= 200 && self.traits.answers_twice {
+            self.respond(ctx, served, bytes.clone());
+        }
         self.respond(ctx, served, bytes);
+    }
+
+    /// An answer that only keeps the call waiting, or 481, which ends it: of a peer that forgot it.
+    fn answer_rudely(&mut self, ctx: &mut Ctx<'_>, served: usize, leg: usize, status: u16) {
+        ctx.truth.cover("repeated attempt answered rudely");
+        if status == 481 {
+            if let Some(open) = self.legs[leg].invite_in.take() {
+                self.served[open].dropped = true;
+                self.served[open].plan.clear();
+            }
+            self.end_leg(ctx, leg, None);
+        }
+        self.answer(ctx, served, status);
     }
 
     fn on_invite_answered(&mut self, ctx: &mut Ctx<'_>, served: usize, leg: usize, status: u16) {

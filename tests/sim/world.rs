@@ -19,6 +19,7 @@ use crate::rng::Rng;
 use crate::scenario::{self, Cue};
 use crate::server::{Mesh, Read, Server, Way};
 use crate::swarm::Director;
+use crate::trap::{self, Trap};
 use crate::truth::{Call, Truth};
 use crate::vandal;
 
@@ -90,6 +91,8 @@ pub(crate) struct World {
     pub(crate) checker: Checker,
     pub(crate) log: Log,
     pub(crate) director: Director,
+    /// The exact point at which a flow will die.
+    pub(crate) trap: Option<Trap>,
     pub(crate) rng: Rng,
     peer_rng: Rng,
     effects: Vec<Effect>,
@@ -117,6 +120,7 @@ impl World {
             checker: Checker::default(),
             log: Log::new(keep),
             director: Director::default(),
+            trap: None,
             peer_rng: rng.fork("peers"),
             rng: rng.fork("world"),
             effects: Vec::new(),
@@ -246,6 +250,10 @@ impl World {
 
     fn write(&mut self, link: LinkId, owner: Owner, bytes: &[u8]) {
         let end = usize::from(self.net.links[link].owners[0] != owner);
+        if let Some(len) = trap::at_write(self, link, end, bytes) {
+            self.net.send(&mut self.schedule, link, end, &bytes[..len]);
+            return trap::fire(self, link);
+        }
         let cut = scenario::fault_at_write(self, link, end, bytes);
         if let Some((cut, false)) = cut {
             self.kill(link, cut);
@@ -312,6 +320,7 @@ impl World {
                 while let Some(message) =
                     self.streams.get_mut(&(peer, conn)).and_then(Stream::next_message)
                 {
+                    trap::at_read(self, link, Owner::Peer { peer, conn }, &message);
                     self.with_peer(peer, |peer, ctx| peer.on_message(ctx, conn, &message));
                 }
             }
@@ -334,7 +343,12 @@ impl World {
         });
         for frame in frames {
             match frame {
-                Read::Message(message) => self.route(shard, flow, message),
+                Read::Message(message) => {
+                    self.route(shard, flow, message.clone());
+                    if let Some(&Way::Link { link, .. }) = self.way(shard, flow) {
+                        trap::at_read(self, link, Owner::Shard { shard, flow }, &message);
+                    }
+                }
                 Read::Ping => self.pong(shard, flow),
                 Read::Unframed(bytes, error) => {
                     self.truth.cover("stream that cannot be framed");
@@ -342,6 +356,10 @@ impl World {
                 }
             }
         }
+    }
+
+    fn way(&self, shard: usize, flow: FlowId) -> Option<&Way> {
+        self.server.as_ref().and_then(|server| server.shards[shard].ways.get(&flow))
     }
 
     /// Hands a message in here, or to the shard that is its home.

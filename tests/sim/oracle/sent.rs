@@ -96,7 +96,7 @@ impl Oracle {
         let alive = self.rules.get(peer).is_some_and(|rules| rules.backup)
             && self.alive.get(&peer) == Some(&now);
         let state = &mut self.legs[leg];
-        let attempt = Attempt { msg: msg.clone(), place, state: State::Out };
+        let attempt = Attempt { msg: msg.clone(), place, sent_at: now, state: State::Out };
         let call = state.call;
         let mut wrong = Vec::new();
         match state.operations.last_mut() {
@@ -213,6 +213,16 @@ impl Oracle {
                     self.check_promise(truth, now, leg);
                 }
                 self.expect_release(truth, now, leg, "given up");
+                return;
+            }
+            let silent = operation.is_some_and(|op| {
+                let attempt = &op.attempts[op.current];
+                let out = op.phase == Phase::Attempting && attempt.state == State::Out;
+                out && now + TICKS >= attempt.sent_at + 64 * T1
+            });
+            if silent {
+                truth.cover("released: timer B");
+                truth.calls[call].may_release = Some("timer B".to_owned());
                 return;
             }
             if state.unacked.values().any(|since| now + TICKS >= since + 64 * T1) {
