@@ -192,6 +192,11 @@ impl Network {
         true
     }
 
+    /// What the opener wrote before the link was open, to be written again once it is.
+    pub(crate) fn take_unsent(&mut self, link: LinkId) -> Vec<u8> {
+        std::mem::take(&mut self.links[link].unsent)
+    }
+
     /// Writes bytes at `end`.
     pub(crate) fn send(&mut self, schedule: &mut Schedule, link: LinkId, end: usize, bytes: &[u8]) {
         let state = &mut self.links[link];

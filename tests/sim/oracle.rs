@@ -140,6 +140,8 @@ pub(crate) struct Oracle {
     pub(crate) rules: Vec<Rules>,
     /// `transport-error-responses` in force.
     pub(crate) listed: Vec<u16>,
+    /// What the answer of a slow peer may take on top of the rest.
+    pub(crate) patience: u64,
     /// The window in force.
     pub(crate) window: u64,
     /// Peers by address.
@@ -327,7 +329,7 @@ impl Oracle {
         let peer = self.legs[leg].peer;
         let healed = self.disturbed.get(&peer).copied().unwrap_or(0);
         let attempts = if self.rules[peer].backup { u64::from(TARGETS) } else { 1 };
-        let needed = self.rules[peer].delay + attempts * ATTEMPT_MAX;
+        let needed = self.rules[peer].delay + attempts * ATTEMPT_MAX + self.patience;
         if healed + needed < now {
             let call = self.legs[leg].call;
             truth.failures.push(format!(

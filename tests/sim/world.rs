@@ -175,9 +175,13 @@ impl World {
         match event {
             Event::Syn { link, deadline } => self.on_syn(link, deadline),
             Event::Opened { link } => {
-                if self.net.opened(&mut self.schedule, link)
-                    && let Owner::Shard { shard, flow } = self.net.links[link].owners[0]
-                {
+                let traps = self.trap.is_some();
+                let unsent = if traps { self.net.take_unsent(link) } else { Vec::new() };
+                let opened = self.net.opened(&mut self.schedule, link);
+                if !unsent.is_empty() {
+                    self.write(link, self.net.links[link].owners[0], &unsent);
+                }
+                if opened && let Owner::Shard { shard, flow } = self.net.links[link].owners[0] {
                     self.log.line(self.now(), format_args!("shard {shard} {flow:?} is open"));
                     self.oracle.on_opened(self.schedule.now, shard, flow);
                     self.input(shard, Input::FlowOpened { flow });

@@ -93,11 +93,12 @@ pub(super) fn judge(
             if !owed {
                 return Err(format!("released: {reason}"));
             }
-            let hung_up = ended == Ended::Bye(if plan.peer == 0 { Side::Callee } else { Side::Caller });
+            let hung_up =
+                ended == Ended::Bye(if plan.peer == 0 { Side::Callee } else { Side::Caller });
             if ended != Ended::Released && !(hung_up && reason == "answered 481") {
                 return Err(format!("released for {reason}, but ended by {ended:?}"));
             }
-            check_told(world, row, plan, call, outcome)?;
+            check_told(world, row, plan, (call, reason), outcome)?;
             Ok(Verdict::Released)
         }
         (reason, ended) => Err(format!("released for {reason:?}, ended by {ended:?}")),
@@ -109,7 +110,7 @@ fn check_told(
     world: &World,
     row: &Row,
     plan: &Plan,
-    call: usize,
+    (call, reason): (usize, &str),
     outcome: Option<Option<Outcome>>,
 ) -> Result<(), String> {
     let told = told(world, call);
@@ -125,7 +126,9 @@ fn check_told(
             let error = told.iter().any(|(_, what)| {
                 matches!(what, Content::Error { reference: Some(r), .. } if *r == ASKED)
             });
-            if !error && !done(world, call, ASKED) {
+            // 481 and timer B are told as the end of the call only.
+            let ended = matches!(reason, "answered 481" | "timer B");
+            if !error && !ended && !done(world, call, ASKED) {
                 return Err("the application was not told".to_owned());
             }
         }

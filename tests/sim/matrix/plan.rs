@@ -12,7 +12,7 @@ use super::Row;
 use crate::log::Keep;
 use crate::network::{Cut, Flight, Listener, Weather};
 use crate::oracle::Rules;
-use crate::peer::{MS, Peer, SEC, Traits};
+use crate::peer::{MS, Peer, SEC, T1, Traits};
 use crate::rng::Rng;
 use crate::server::Server;
 use crate::swarm::{self, SERVER, device, peer_addr};
@@ -74,14 +74,19 @@ impl Plan {
         let peer = rng.below(2) as usize;
         let backup = rng.chance(200);
         let delay = match rng.below(20) {
-            0 => 0,
-            1..8 => rng.range(1, 500),
+            0 if !row.again => 0,
+            0..8 => rng.range(1, 500),
             _ => rng.range(500, 4_000),
         } * MS;
-        let window = *rng.pick(&[4, 12, 20, 32, 32, 34]) * SEC;
+        let windows: &[u64] = if row.again { &[32, 34] } else { &[4, 12, 20, 32, 32, 34] };
+        let window = *rng.pick(windows) * SEC;
         let manner = if row.for_good { Manner::NeverBack } else { draw_manner(row, &mut rng) };
-        let operation =
-            *rng.pick(&[Operation::Relayed, Operation::Relayed, Operation::Hold, Operation::Retrieve]);
+        let operation = *rng.pick(&[
+            Operation::Relayed,
+            Operation::Relayed,
+            Operation::Hold,
+            Operation::Retrieve,
+        ]);
         let mut world = build(&mut rng, seed, keep);
         let traits = draw_peers(row, &mut rng, &mut world, peer, manner);
         let away = [Listener::Refusing, Listener::Silent, Listener::Unreachable];
@@ -89,7 +94,8 @@ impl Plan {
         let listener = if up { Listener::Up } else { *rng.pick(&away) };
         let points = draw_points(row, &mut rng);
         let answers = match manner {
-            Manner::AnswersLate => LATE,
+            // It rings once and answers, each after its delay.
+            Manner::AnswersLate => 2 * LATE,
             Manner::Answers(_) => 4 * SEC + delay,
             _ if traits.busy_status != 0 => 8 * SEC,
             _ => 0,
@@ -105,13 +111,14 @@ impl Plan {
         in_time &= heals.is_some() || up;
         let after = 500 * MS + rng.below(3 * SEC);
         let returns = matches!(manner, Manner::OtherPort | Manner::Alias).then_some(after);
-        let cut = draw_cut(row, &mut rng, peer);
+        let cut = draw_cut(row, &mut rng, window);
         let aftermath = Aftermath { listener, back_after: heals, returns_after: returns, traits };
         let whole_peer = row.many || rng.chance(300);
         let trap = Trap { peer, points, cut, whole_peer, aftermath, sprung: Vec::new() };
         let calls = if row.many { rng.range(15, 40) as usize } else { 1 };
         serve(&mut rng, &mut world, peer, backup, delay, window);
         let leg = if peer == 0 { Leg::A } else { Leg::B };
+        world.oracle.patience = answers;
         world.truth.controlled = operation != Operation::Relayed;
         (Self { operation, manner, peer, leg, delay, window, calls, in_time, trap }, world)
     }
@@ -132,7 +139,12 @@ fn draw_manner(row: &Row, rng: &mut Rng) -> Manner {
     // With many calls an answer to one of them would be a story of its own.
     let count = if row.many { some.len() + 1 } else { some.len() + more.len() };
     let at = rng.below(count as u64) as usize;
-    *some.iter().chain(&more).nth(at).unwrap_or(&Manner::Plain)
+    match some.iter().chain(&more).nth(at) {
+        // To a first attempt these are answers like any other.
+        Some(Manner::Answers(491 | 500)) if row.point.is_none() && !row.again => Manner::Plain,
+        Some(manner) => *manner,
+        None => Manner::Plain,
+    }
 }
 
 fn build(rng: &mut Rng, seed: u64, keep: Keep) -> World {
@@ -160,6 +172,9 @@ fn build(rng: &mut Rng, seed: u64, keep: Keep) -> World {
     }
     world.truth.sent_by = SERVER.to_owned();
     world.checker.keep = true;
+    // The one fault is the trap's.
+    world.director.faults = true;
+    world.director.calm = true;
     world
 }
 
@@ -171,21 +186,25 @@ fn draw_peers(
     victim: usize,
     manner: Manner,
 ) -> Traits {
-    let traits = &mut world.peers[victim].traits;
     if row.many {
-        traits.flow_per_call = false;
+        // One flow for all, which also keeps the calls in their order.
+        world.peers.iter_mut().for_each(|peer| peer.traits.flow_per_call = false);
     }
+    let traits = &mut world.peers[victim].traits;
     traits.alias = manner == Manner::Alias;
     traits.always_rings = row.rings;
-    if row.for_good || row.silent {
-        traits.responds_on_new_flow = false;
-    }
     if manner == Manner::AnswersLate {
         traits.answer_delay_max = LATE;
     }
     let mut after = traits.clone();
+    if row.for_good || row.silent {
+        after.responds_on_new_flow = false;
+    }
+    // Who answers an attempt after all ends the retries.
+    traits.responds_on_new_flow &= !row.again;
     after.answers_twice = manner == Manner::AnswersTwice;
     after.answers_apart = manner == Manner::AnswersApart;
+    after.responds_on_new_flow |= after.answers_apart;
     if let Manner::Answers(status) = manner {
         after.next_answers = Some((status, 1));
         after.busy_status = 0;
@@ -195,14 +214,7 @@ fn draw_peers(
 }
 
 /// The options of the server: the delay stands in the device or in the application.
-fn serve(
-    rng: &mut Rng,
-    world: &mut World,
-    victim: usize,
-    backup: bool,
-    delay: u64,
-    window: u64,
-) {
+fn serve(rng: &mut Rng, world: &mut World, victim: usize, backup: bool, delay: u64, window: u64) {
     let of_device = rng.chance(500);
     let millis = Duration::from_micros(delay);
     let mut devices = Vec::new();
@@ -255,13 +267,14 @@ fn draw_points(row: &Row, rng: &mut Rng) -> Vec<Point> {
         .collect()
 }
 
-fn draw_cut(row: &Row, rng: &mut Rng, _peer: usize) -> Cut {
+fn draw_cut(row: &Row, rng: &mut Rng, window: u64) -> Cut {
     let told = |rng: &mut Rng| match rng.below(4) {
         0 | 1 => 0,
         2 => rng.below(40 * MS),
         _ => rng.below(SEC),
     };
-    let never = 3_000 * SEC;
+    // Both ends learn of it when all is decided.
+    let never = window + 64 * T1 + 15 * SEC;
     Cut {
         flight: [Flight::Lost; 2],
         told_after: if row.silent { [never; 2] } else { [told(rng), told(rng)] },
