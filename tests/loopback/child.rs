@@ -35,6 +35,8 @@ pub(crate) struct Setup<'a> {
     pub(crate) address: SocketAddr,
     /// Shell command before the server is executed, such as `ulimit -n 200`.
     pub(crate) before: &'a str,
+    /// More of the `[TServer]` section.
+    pub(crate) tserver: &'a str,
     /// More of the configuration.
     pub(crate) more: &'a str,
     /// The whole configuration, instead.
@@ -49,6 +51,7 @@ impl Default for Setup<'_> {
             callee,
             address: free_address(),
             before: "true",
+            tserver: "",
             more: "",
             whole: None,
         }
@@ -69,10 +72,10 @@ impl Server {
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
         let config = std::env::temp_dir()
             .join(format!("holdfast-loopback-{}-{number}.toml", std::process::id()));
-        let Setup { cores, callee, address, before, more, whole } = setup;
+        let Setup { cores, callee, address, before, tserver, more, whole } = setup;
         let usual = format!(
             "[server]\nlisten = [\"tcp:{address}\"]\ncores = {cores}\ndrain-timeout = 2\n\
-             [TServer]\nretry-after-reliable-transport-error = 200\n\
+             [TServer]\nretry-after-reliable-transport-error = 200\n{tserver}\
              [[device]]\ndn = \"7001\"\ntype = \"Extension\"\ncontact = \"sip:7001@127.0.0.1:9\"\n\
              [[device]]\ndn = \"7002\"\ntype = \"Extension\"\ncontact = \"sip:7002@{callee}\"\n{more}"
         );
