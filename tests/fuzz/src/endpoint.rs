@@ -35,6 +35,9 @@ const TURNS_MAX: usize = 20_000;
 /// Instructions of one program.
 const INSTRUCTIONS_MAX: usize = 400;
 
+/// Attempts of one recovery: every 100 ms of the longest window, at each of two targets.
+const ATTEMPTS_MAX: usize = 2 * 340;
+
 /// Below this no message exceeds a limit of the reader.
 const LONG: usize = 4000;
 
@@ -378,7 +381,8 @@ impl World {
         assert!(inbound <= FLOWS_MAX as usize, "{stats:?}");
         assert!(stats.calls <= CALLS_MAX[1] as usize, "{stats:?}");
         assert!(stats.waiting <= 2 * stats.calls, "{stats:?}");
-        assert!(stats.clients <= INSTRUCTIONS_MAX * 8, "{stats:?}");
+        let attempts = ATTEMPTS_MAX * stats.recoveries_started as usize;
+        assert!(stats.clients <= INSTRUCTIONS_MAX * 8 + attempts, "{stats:?}");
         assert!(stats.servers <= stats.messages as usize, "{stats:?}");
         // Two a leg and one for the session of a call, one of a drain.
         let timers = 5 * stats.calls + 2 * stats.clients + stats.servers + 1;
