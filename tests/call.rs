@@ -145,6 +145,45 @@ fn in_dialog(method: &str, cseq: u32, to: &str) -> String {
 }
 
 #[test]
+fn a_mapped_address_of_a_device_is_that_device() {
+    let mut bench = Bench::new(500);
+    let peer = "[::ffff:127.0.0.3]:40000".parse().unwrap();
+    let local = "[::]:5060".parse().unwrap();
+    let flow = bench.endpoint.accept(Instant::ZERO, NewFlow { peer, local }).unwrap();
+    bench.receive(flow, INVITE);
+    bench.next(flow, "SIP/2.0 100");
+}
+
+#[test]
+fn a_request_outside_a_dialog_is_refused_with_the_status_that_says_why() {
+    let mut bench = Bench::new(500);
+    let caller = bench.caller;
+    let refusals = [
+        ("REGISTER", "sip:a@b", "", "405"),
+        ("FROBNICATE", "sip:a@b", "", "501"),
+        ("UPDATE", "sip:a@b", "", "481"),
+        ("OPTIONS", "tel:+1", "", "416"),
+        ("INVITE", "sip:7001@b", "Require: timer, x, replaces\n", "420"),
+        ("OPTIONS", "sip:a@b", "Require: 100rel\n", "200"),
+    ];
+    for (number, (method, uri, more, status)) in refusals.into_iter().enumerate() {
+        bench.receive(
+            caller,
+            &format!(
+                "{method} {uri} SIP/2.0\nVia: SIP/2.0/TCP 127.0.0.3:5070;branch=z9hG4bKx{number}\n\
+                 From: <sip:7002@127.0.0.3>;tag=at\nTo: <sip:a@b>\nCall-ID: x\nCSeq: 1 {method}\n\
+                 {more}Content-Length: 0\n\n"
+            ),
+        );
+        let answer = bench.next(caller, &format!("SIP/2.0 {status}"));
+        assert_eq!(
+            answer.contains("\r\nUnsupported: x\r\nUnsupported: replaces\r\n"),
+            status == "420"
+        );
+    }
+}
+
+#[test]
 fn a_reinvite_whose_flow_dies_is_sent_again_and_the_call_goes_on() {
     let mut bench = Bench::new(500);
     let (callee, to) = established(&mut bench);

@@ -361,8 +361,8 @@ fn requests_out_of_place_are_refused_as_the_rfc_says() {
     let mut rude = Ua::connect(world.server.address);
     for (text, status) in [
         (request("CANCEL", 90, 1, None), "481"),
-        (request("FROBNICATE", 90, 1, None), "405"),
-        (request("BYE", 90, 1, None), "405"),
+        (request("FROBNICATE", 90, 1, None), "501"),
+        (request("BYE", 90, 1, None), "481"),
         (request("BYE", 90, 2, Some(("sip:x@127.0.0.1", "<sip:x@127.0.0.1>;tag=none"))), "481"),
         (request("INVITE", 90, 3, None).replace("Max-Forwards: 70", "Max-Forwards: 0"), "483"),
         (

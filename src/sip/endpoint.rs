@@ -43,9 +43,15 @@ impl Endpoint {
     }
 
     /// Takes a flow that a peer opened. `None` when `flows_max` are open: close it.
+    ///
+    /// A peer that a listener for both families names by its mapped address, `::ffff:a.b.c.d`, is
+    /// the IPv4 peer that it is (RFC 4291 §2.5.5.2): devices are found by address.
     pub fn accept(&mut self, _now: Instant, flow: NewFlow) -> Option<FlowId> {
         let full = self.stack.flows.len() >= self.stack.options.limits.flows_max as usize;
-        (!full).then(|| self.stack.flows.accept(flow.peer))
+        (!full).then(|| {
+            let peer = SocketAddr::new(flow.peer.ip().to_canonical(), flow.peer.port());
+            self.stack.flows.accept(peer)
+        })
     }
 
     /// Reacts to `input` at `now`, which never runs backwards, and appends to `out`.

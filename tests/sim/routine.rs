@@ -54,10 +54,10 @@ fn options_outside_a_dialog_is_answered() {
 }
 
 #[test]
-fn unknown_method_outside_a_dialog_gets_405_and_inside_it_is_relayed() {
+fn unknown_method_outside_a_dialog_gets_501_and_inside_it_is_relayed() {
     let mut s = Script::established();
     s.a_sends_raw(&outside("XYZZY", "1001").to_bytes());
-    assert!(s.a_receives("405").text("Allow").contains("BYE"));
+    assert!(s.a_receives("501").text("Allow").contains("BYE"));
     s.a_sends(request("XYZZY").header("X-Unheard", "of").body("plugh"));
     let relayed = s.b_receives("XYZZY");
     assert_eq!((relayed.text("X-Unheard"), &relayed.body[..]), ("of", &b"plugh"[..]));

@@ -6,7 +6,8 @@
 //!   INVITE ─► 100, leg B's INVITE ─► 1xx, 2xx, 3xx–6xx passed back
 //!   in a dialog: INVITE (recovered), ACK, BYE, CANCEL here; UPDATE, INFO, REFER, NOTIFY, PRACK, …
 //!                and methods nobody knows passed to the other leg
-//!   outside: OPTIONS answered, everything else 405
+//!   outside: OPTIONS answered, what belongs to a dialog 481, everything else 405, or 501 where nobody
+//!            knows it
 //! ```
 //!
 //! The two legs of a call live and end together: when one ends, the other gets its BYE and the call
@@ -18,11 +19,12 @@ mod invite;
 mod recover;
 mod relay;
 mod release;
+mod require;
 mod sdp;
 mod session_timer;
 mod setup;
 
-use super::message::{Method, View, write};
+use super::message::{Method, Uri, View, write};
 use super::session::{Leg, Sent, Unacknowledged};
 use super::timer::Timer;
 use super::token::Token;
@@ -203,25 +205,26 @@ impl Agent {
         server: ServerId,
         request: View<'_>,
     ) {
-        match request.method() {
-            Method::Invite => self.on_new_invite(stack, flow, server, request),
-            Method::Options => {
-                let status = if self.draining { 503 } else { 200 };
-                stack.respond_with(
-                    server,
-                    status,
-                    write::reason_phrase(status).as_bytes(),
-                    |out| {
-                        write::header(out, "Allow", ALLOW);
-                        write::header(out, "Accept", b"application/sdp");
-                        write::body(out, b"");
-                    },
-                );
+        let method = request.method();
+        match method {
+            Method::Invite | Method::Options => {}
+            // They belong to a dialog, and there is none without our tag (RFC 3261 §12.2.2).
+            Method::Bye | Method::Update | Method::Info | Method::Prack | Method::Notify => {
+                return stack.refuse(server, 481);
             }
-            _ => stack.respond_with(server, 405, write::reason_phrase(405).as_bytes(), |out| {
-                write::header(out, "Allow", ALLOW);
-                write::body(out, b"");
-            }),
+            Method::Other => return respond_allow(stack, server, 501),
+            _ => return respond_allow(stack, server, 405),
+        }
+        if Uri::parse(request.request_uri()).is_none() {
+            return stack.refuse(server, 416);
+        }
+        if require::has_unknown(request) {
+            return require::respond(stack, server, request);
+        }
+        match method {
+            Method::Invite => self.on_new_invite(stack, flow, server, request),
+            _ if self.draining => respond_allow(stack, server, 503),
+            _ => respond_allow(stack, server, 200),
         }
     }
 
@@ -241,6 +244,15 @@ fn respond_busy(stack: &mut Stack, server: ServerId) {
     let seconds = stack.random() % 11;
     stack.respond_with(server, 500, write::reason_phrase(500).as_bytes(), |out| {
         write_retry_after(out, seconds);
+        write::body(out, b"");
+    });
+}
+
+/// Answers, and says what is understood (RFC 3261 §8.2.1, §11.2).
+fn respond_allow(stack: &mut Stack, server: ServerId, status: u16) {
+    stack.respond_with(server, status, write::reason_phrase(status).as_bytes(), |out| {
+        write::header(out, "Allow", ALLOW);
+        write::header(out, "Accept", b"application/sdp");
         write::body(out, b"");
     });
 }
