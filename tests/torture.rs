@@ -7,6 +7,7 @@
 #![allow(clippy::print_stderr, reason = "a skipped test says so")]
 
 mod message_support;
+mod torture_messages;
 
 use std::path::{Path, PathBuf};
 
@@ -247,4 +248,21 @@ fn the_tortuous_invite_is_read_in_all_its_parts() {
     assert_eq!(view.contact().unwrap().param("newparam"), Some(Some(&b"newvalue"[..])));
     assert_eq!(view.first(Name::Subject), Some(&b""[..]));
     assert!(view.has_offer());
+}
+
+#[test]
+fn every_message_of_the_project_has_the_expected_outcome() {
+    for own in torture_messages::own() {
+        let expected = if own.read == 0 { Read } else { Refused(own.read) };
+        assert_eq!(outcome(&own.bytes), expected, "{}", own.name);
+        read_everything(&own.bytes);
+    }
+}
+
+#[test]
+fn messages_of_the_project_are_framed_the_same_for_every_split() {
+    for own in torture_messages::own() {
+        let whole = frames(&own.bytes);
+        assert_eq!(frames_of_cuts(&own.bytes, 1..own.bytes.len()), whole, "{}", own.name);
+    }
 }

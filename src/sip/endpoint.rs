@@ -129,7 +129,7 @@ impl Endpoint {
         if message.is_request() && message.method() == Method::Ack {
             return;
         }
-        if !message.is_request() && message.status() != 0 {
+        if is_response(message) {
             return;
         }
         if !self.answer_bad(flow, message, error.status()) {
@@ -225,10 +225,14 @@ impl Endpoint {
     }
 }
 
-/// True when a response can be formed: what it must copy is there (RFC 3261 §8.2.6.2).
+/// True when the peer can tell which request is answered: a response is matched by Via and CSeq (RFC
+/// 3261 §17.1.3). On a connection Via need not be understood, and what else is missing is not copied.
 fn is_answerable(message: View<'_>) -> bool {
-    let copied = [Name::From, Name::To, Name::CallId, Name::CSeq];
     message.is_request()
-        && message.via().is_some()
-        && copied.iter().all(|&name| message.first(name).is_some())
+        && [Name::Via, Name::CSeq].iter().all(|&name| message.first(name).is_some())
+}
+
+/// True for what begins like a response, whatever follows.
+fn is_response(message: View<'_>) -> bool {
+    message.bytes().get(..4).is_some_and(|start| start.eq_ignore_ascii_case(b"SIP/"))
 }

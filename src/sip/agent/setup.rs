@@ -44,6 +44,10 @@ impl Agent {
         if max_forwards == 0 {
             return stack.respond(server, 483);
         }
+        // RFC 3261 §8.1.1.8: one SIP or SIPS URI, which requests to the caller will go to.
+        if invite.contact().and_then(|contact| contact.uri()).is_none() {
+            return stack.respond(server, 400);
+        }
         let CallId(key) = self.calls.next_key();
         let tags = [stack.token(key.index << 1), stack.token(key.index << 1 | 1)];
         let Some(legs) = make_legs(stack, flow, peer, &route, invite, tags) else {
