@@ -17,6 +17,7 @@
 pub mod cti;
 pub mod key;
 pub mod options;
+pub mod target;
 pub mod time;
 
 pub mod sip;

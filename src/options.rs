@@ -9,6 +9,8 @@ use std::time::Duration;
 
 use foldhash::fast::FixedState;
 
+use crate::target::{Target, Transport};
+
 /// The window when `sip-invite-timeout` is 0 or absent: 64·T1 (RFC 3261 timer B).
 pub const SIP_INVITE_TIMEOUT_DEFAULT: Duration = Duration::from_secs(32);
 /// Above this `retry-after-reliable-transport-error` is refused, in milliseconds.
@@ -49,6 +51,8 @@ pub struct Device {
     pub contact: String,
     /// The address in `contact`.
     pub address: SocketAddr,
+    /// What `contact` and its backups are reached over.
+    pub transport: Transport,
     /// Further addresses of the same device, in the order in which they are tried.
     pub backups: Vec<SocketAddr>,
     /// True when `contact` has a user part: the Request-URI is then `contact` as it stands.
@@ -106,6 +110,8 @@ impl Default for Limits {
 pub struct Options {
     /// Host and port that Via and Contact name: a listening address that peers can reach.
     pub sent_by: String,
+    /// The same for messages over UDP; empty: as over TCP.
+    pub sent_by_udp: String,
     /// `[TServer] retry-after-reliable-transport-error`; zero: no recovery.
     pub retry_after: Duration,
     /// `[TServer] sip-invite-timeout` as configured; zero means the default.
@@ -159,6 +165,13 @@ impl Identity {
             (Some(dn), _) => Self::Number(dn.clone()),
             (None, prefix) => Self::Prefix(prefix.clone().unwrap_or_default()),
         }
+    }
+}
+
+impl Device {
+    /// Where its requests go.
+    pub fn target(&self) -> Target {
+        Target { transport: self.transport, address: self.address }
     }
 }
 
@@ -269,6 +282,14 @@ impl Options {
         })
     }
 
+    /// Host and port that Via and Contact name in messages over `transport`.
+    pub fn sent_by(&self, transport: Transport) -> &str {
+        match transport {
+            Transport::Udp if !self.sent_by_udp.is_empty() => &self.sent_by_udp,
+            Transport::Tcp | Transport::Udp => &self.sent_by,
+        }
+    }
+
     /// The delay in force for a leg of `device`: its own value where it has one, else the
     /// application's. Zero: no recovery.
     pub fn retry_delay(&self, device: Option<DeviceId>) -> Duration {
@@ -299,6 +320,7 @@ mod tests {
             kind: DeviceKind::Softswitch,
             contact: String::new(),
             address: SocketAddr::from(([127, 0, 0, 1], port)),
+            transport: Transport::Tcp,
             backups: Vec::new(),
             contact_has_user: false,
             retry_after: None,

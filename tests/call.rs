@@ -7,6 +7,7 @@ use std::time::Duration;
 use holdfast::key::{FlowId, ShardId};
 use holdfast::options::{Device, DeviceKind, Options};
 use holdfast::sip::{Action, Actions, Endpoint, FlowError, Input, NewFlow};
+use holdfast::target::Transport;
 use holdfast::time::Instant;
 
 struct Bench {
@@ -24,6 +25,7 @@ fn device(dn: &str, address: &str) -> Device {
         kind: DeviceKind::Extension,
         contact: format!("sip:{dn}@{address};transport=tcp"),
         address: address.parse().unwrap(),
+        transport: Transport::Tcp,
         backups: Vec::new(),
         contact_has_user: true,
         retry_after: None,
@@ -40,6 +42,7 @@ impl Bench {
         let flow = NewFlow {
             peer: "127.0.0.3:40000".parse().unwrap(),
             local: "127.0.0.1:5060".parse().unwrap(),
+            transport: Transport::Tcp,
         };
         let caller = endpoint.accept(Instant::ZERO, flow).unwrap();
         Self { endpoint, now: Instant::ZERO, caller, connects: vec![], sent: vec![] }
@@ -50,7 +53,7 @@ impl Bench {
         self.endpoint.handle(self.now, input, &mut out);
         for action in out.iter() {
             match action {
-                Action::Connect { flow, target, .. } => self.connects.push((flow, target)),
+                Action::Connect { flow, target, .. } => self.connects.push((flow, target.address)),
                 Action::Send { flow, bytes } => {
                     self.sent.push((flow, String::from_utf8(bytes.to_vec()).unwrap()));
                 }
@@ -268,6 +271,7 @@ fn refused_strangers_leave_no_transactions() {
     let flow = NewFlow {
         peer: "127.0.0.9:40000".parse().unwrap(),
         local: "127.0.0.1:5060".parse().unwrap(),
+        transport: Transport::Tcp,
     };
     let stranger = bench.endpoint.accept(Instant::ZERO, flow).unwrap();
     let fat = format!("Via: SIP/2.0/TCP 1.2.3.4;branch=z9hG4bK{}\n", "x".repeat(7000));
@@ -312,6 +316,7 @@ fn answer_follows_the_caller_to_its_new_flow() {
     let flow = NewFlow {
         peer: "127.0.0.3:40001".parse().unwrap(),
         local: "127.0.0.1:5060".parse().unwrap(),
+        transport: Transport::Tcp,
     };
     let back = bench.endpoint.accept(Instant::ZERO, flow).unwrap();
     bench.receive(back, &in_dialog("INFO", 3, &to));

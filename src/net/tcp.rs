@@ -15,6 +15,7 @@ use super::flow::{Flow, State};
 use super::session::Session;
 use super::{FlowError, Host, NewFlow, next_round};
 use crate::key::FlowId;
+use crate::target::Transport;
 use crate::time::Instant;
 
 /// Pause after an `accept` that failed for want of descriptors or memory. Connections wait in the
@@ -80,7 +81,8 @@ fn accept<H: Host>(host: &Rc<H>, stream: TcpStream) -> io::Result<()> {
     socket.set_nodelay(true)?;
     // What is left of it in TIME_WAIT must not keep the next server from its address: see `probe`.
     socket.set_reuse_address(true)?;
-    let ends = NewFlow { peer: stream.peer_addr()?, local: stream.local_addr()? };
+    let (peer, local) = (stream.peer_addr()?, stream.local_addr()?);
+    let ends = NewFlow { peer, local, transport: Transport::Tcp };
     let net = host.net();
     let now = host.now();
     let room = net.flows() < net.limits.borrow().flows_max as usize;
@@ -103,7 +105,7 @@ fn accept<H: Host>(host: &Rc<H>, stream: TcpStream) -> io::Result<()> {
 pub(crate) fn connect<H: Host>(host: &Rc<H>, id: FlowId, target: SocketAddr, timeout: Duration) {
     // Known when the connection is open; until then nothing is read, so nobody asks.
     let unknown = SocketAddr::new(target.ip(), 0);
-    let ends = NewFlow { peer: target, local: unknown };
+    let ends = NewFlow { peer: target, local: unknown, transport: Transport::Tcp };
     let flow = Rc::new(Flow::new(id, ends, State::Connecting));
     host.net().insert(&flow);
     host.attach(&flow);
@@ -131,7 +133,7 @@ async fn open<H: Host>(host: Rc<H>, flow: Rc<Flow>, timeout: Duration) {
     match opened {
         Ok((stream, local)) => {
             let net = host.net();
-            flow.ends.set(NewFlow { peer: flow.peer(), local });
+            flow.ends.set(NewFlow { local, ..flow.ends.get() });
             flow.state.set(State::Open);
             net.tally.count(|stats| stats.connected += 1);
             host.opened(&flow);

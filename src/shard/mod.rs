@@ -32,6 +32,7 @@ use crate::options::Options;
 use crate::sip::counters::Counters;
 use crate::sip::message::{self, FrameError};
 use crate::sip::{Action, Actions, CloseReason, Endpoint, FlowError, Input, NewFlow, Stats};
+use crate::target::Transport;
 use crate::time::Instant;
 
 use alarm::Alarm;
@@ -157,9 +158,10 @@ impl<P: Protocol> Shard<P> {
         self.protocol.borrow_mut().handle(now, input, &mut actions);
         for action in actions.iter() {
             match action {
-                Action::Connect { flow, target, timeout } => {
-                    tcp::connect(self, flow, target, timeout);
-                }
+                Action::Connect { flow, target, timeout } => match target.transport {
+                    Transport::Tcp => tcp::connect(self, flow, target.address, timeout),
+                    Transport::Udp => self.fail_datagrams(flow),
+                },
                 Action::Send { flow, bytes } => self.send(flow, bytes),
                 Action::Close { flow, reason } => self.close(now, flow, reason),
                 Action::Emit(event) => self.feed.tell(event),
@@ -207,6 +209,15 @@ impl<P: Protocol> Shard<P> {
         if self.protocol.borrow().next_timeout().is_some_and(|due| due <= now) {
             self.turn(Input::Timeout);
         }
+    }
+
+    /// There is no socket for datagrams: the flow has failed, after this turn.
+    fn fail_datagrams(self: &Rc<Self>, flow: FlowId) {
+        let shard = Rc::clone(self);
+        let failed = async move {
+            shard.turn(Input::FlowFailed { flow, error: FlowError::Unreachable });
+        };
+        glommio::spawn_local(failed).detach();
     }
 
     fn snapshot(&self) -> Snapshot {

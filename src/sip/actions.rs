@@ -9,6 +9,7 @@ use super::message::FrameError;
 use crate::cti;
 use crate::key::FlowId;
 use crate::options::Options;
+use crate::target::{Target, Transport};
 use crate::time::Instant;
 
 /// A flow that a peer opened to us.
@@ -18,12 +19,14 @@ pub struct NewFlow {
     pub peer: SocketAddr,
     /// Our end.
     pub local: SocketAddr,
+    /// What it is made of.
+    pub transport: Transport,
 }
 
 /// Why a flow is gone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum FlowError {
-    /// The connection was refused.
+    /// The connection was refused; a datagram met a closed port (ICMP).
     Refused,
     /// There is no way to the address, or no local resource to go it.
     Unreachable,
@@ -44,7 +47,7 @@ pub enum FlowError {
 /// Something that happens to an endpoint.
 #[derive(Debug)]
 pub enum Input<'a> {
-    /// A whole message, as framed, at most `message_bytes_max` bytes.
+    /// A whole message, as framed, at most `message_bytes_max` bytes; over UDP a whole datagram.
     Message {
         /// Where it was read.
         flow: FlowId,
@@ -95,18 +98,21 @@ pub enum CloseReason {
     BadInput,
     /// The table of flows is full.
     TooManyFlows,
+    /// Nothing came from or went to a peer over UDP for long.
+    Idle,
 }
 
 /// Something an endpoint wants done, in the order given.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Action<'a> {
     /// Open a connection. [`Input::FlowOpened`] or [`Input::FlowFailed`] follows; bytes sent to the
-    /// flow before it is open wait in its outbox.
+    /// flow before it is open wait in its outbox. Over UDP it is open at once, and no
+    /// [`Input::FlowOpened`] follows.
     Connect {
         /// The name it will have.
         flow: FlowId,
         /// Where to.
-        target: SocketAddr,
+        target: Target,
         /// After this it has failed with [`FlowError::ConnectTimeout`].
         timeout: Duration,
     },
@@ -140,7 +146,7 @@ pub struct Actions {
 enum Recorded {
     Connect {
         flow: FlowId,
-        target: SocketAddr,
+        target: Target,
         timeout: Duration,
     },
     Send {
@@ -198,7 +204,7 @@ impl Actions {
         })
     }
 
-    pub(crate) fn connect(&mut self, flow: FlowId, target: SocketAddr, timeout: Duration) {
+    pub(crate) fn connect(&mut self, flow: FlowId, target: Target, timeout: Duration) {
         self.list.push(Recorded::Connect { flow, target, timeout });
     }
 

@@ -1,10 +1,10 @@
 //! Dialogs (RFC 3261 §12): what both ends remember of each other, and the head of a request in one.
 
-use std::net::SocketAddr;
-
 use super::message::{NameAddr, Uri, View, write};
 use super::token::Token;
 use super::transaction::write_cseq;
+use crate::options::Options;
+use crate::target::{Target, Transport};
 
 /// One dialog, early or confirmed, seen from the server.
 #[derive(Debug)]
@@ -25,6 +25,8 @@ pub(super) struct Dialog {
     remote_target: Box<[u8]>,
     /// Route values, next hop first.
     route_set: Vec<Box<[u8]>>,
+    /// What a URI without `transport` is reached over: what the dialog began with.
+    transport: Transport,
 }
 
 /// Routes that a dialog keeps; further ones are dropped, and a peer behind so many proxies cannot
@@ -36,7 +38,11 @@ const FIRST_CSEQ: u32 = 1;
 
 impl Dialog {
     /// The dialog that a received INVITE begins (RFC 3261 §12.1.1).
-    pub(super) fn of_invite(invite: View<'_>, local_tag: Token) -> Option<Self> {
+    pub(super) fn of_invite(
+        invite: View<'_>,
+        local_tag: Token,
+        transport: Transport,
+    ) -> Option<Self> {
         let (from, to) = (invite.from()?, invite.to()?);
         Some(Self {
             local_tag,
@@ -48,6 +54,7 @@ impl Dialog {
             remote_cseq: invite.cseq().map(|(number, _)| number),
             remote_target: Box::from(invite.contact()?.uri),
             route_set: invite.record_routes().take(ROUTES_MAX).map(Box::from).collect(),
+            transport,
         })
     }
 
@@ -58,6 +65,7 @@ impl Dialog {
         local_tag: Token,
         call_id: &[u8],
         target: &[u8],
+        transport: Transport,
     ) -> Option<Self> {
         Some(Self {
             local_tag,
@@ -69,6 +77,7 @@ impl Dialog {
             remote_cseq: None,
             remote_target: Box::from(target),
             route_set: Vec::new(),
+            transport,
         })
     }
 
@@ -92,6 +101,7 @@ impl Dialog {
             remote_cseq: None,
             remote_target: Box::from(contact),
             route_set: routes,
+            transport: Transport::Tcp,
         })
     }
 
@@ -163,12 +173,15 @@ impl Dialog {
     }
 
     /// Where requests of this dialog go, when that is an address (RFC 3261 §12.2.1.1).
-    pub(super) fn next_hop(&self) -> Option<SocketAddr> {
+    pub(super) fn next_hop(&self) -> Option<Target> {
         let uri = match self.route_set.first() {
             Some(route) => NameAddr::parse(route)?.uri,
             None => &self.remote_target,
         };
-        Uri::parse(uri)?.socket_addr(5060)
+        let uri = Uri::parse(uri)?;
+        let named = uri.param("transport").flatten().and_then(Transport::parse);
+        let transport = named.unwrap_or(self.transport);
+        Some(Target { transport, address: uri.socket_addr(5060)? })
     }
 
     /// Writes the start line and the headers that the server owns (RFC 3261 §12.2.1.1). The body's
@@ -180,7 +193,7 @@ impl Dialog {
             None => &self.remote_target,
         };
         write::request_line(out, head.method, target);
-        write_via(out, head.sent_by, head.branch);
+        write_via(out, head.options, head.transport, head.branch);
         out.extend_from_slice(b"Max-Forwards: ");
         write::number(out, u64::from(head.max_forwards));
         out.extend_from_slice(b"\r\nFrom: ");
@@ -205,7 +218,7 @@ impl Dialog {
             out.extend_from_slice(b">\r\n");
         }
         if head.contact {
-            write_contact(out, head.sent_by);
+            write_contact(out, head.options, head.transport);
         }
     }
 }
@@ -216,7 +229,8 @@ pub(super) struct RequestHead<'a> {
     pub(super) branch: Token,
     pub(super) cseq: u32,
     pub(super) max_forwards: u8,
-    pub(super) sent_by: &'a str,
+    pub(super) options: &'a Options,
+    pub(super) transport: Transport,
     pub(super) contact: bool,
 }
 
@@ -224,19 +238,23 @@ pub(super) struct RequestHead<'a> {
 pub(super) const MAX_FORWARDS: u8 = 70;
 
 /// Appends the server's Via.
-pub(super) fn write_via(out: &mut Vec<u8>, sent_by: &str, branch: Token) {
-    out.extend_from_slice(b"Via: SIP/2.0/TCP ");
-    out.extend_from_slice(sent_by.as_bytes());
+pub(super) fn write_via(out: &mut Vec<u8>, options: &Options, transport: Transport, branch: Token) {
+    out.extend_from_slice(b"Via: SIP/2.0/");
+    out.extend_from_slice(transport.in_via().as_bytes());
+    out.push(b' ');
+    out.extend_from_slice(options.sent_by(transport).as_bytes());
     out.extend_from_slice(b";branch=z9hG4bK");
     out.extend_from_slice(&branch.to_bytes());
     out.extend_from_slice(b"\r\n");
 }
 
 /// Appends the server's Contact: a listening address, so that a peer that lost the flow finds it.
-pub(super) fn write_contact(out: &mut Vec<u8>, sent_by: &str) {
+pub(super) fn write_contact(out: &mut Vec<u8>, options: &Options, transport: Transport) {
     out.extend_from_slice(b"Contact: <sip:");
-    out.extend_from_slice(sent_by.as_bytes());
-    out.extend_from_slice(b";transport=tcp>\r\n");
+    out.extend_from_slice(options.sent_by(transport).as_bytes());
+    out.extend_from_slice(b";transport=");
+    out.extend_from_slice(transport.in_uri().as_bytes());
+    out.extend_from_slice(b">\r\n");
 }
 
 fn without_tag(address: &NameAddr<'_>) -> Box<[u8]> {
@@ -269,17 +287,20 @@ mod tests {
     fn dialog(bytes: &[u8]) -> Dialog {
         let mut head = Head::new();
         head.read(bytes).unwrap();
-        Dialog::of_invite(View::new(bytes, &head), token()).unwrap()
+        Dialog::of_invite(View::new(bytes, &head), token(), Transport::Tcp).unwrap()
     }
 
     fn written(dialog: &Dialog) -> String {
         let mut out = Vec::new();
+        let mut options = Options::default();
+        options.sent_by = "127.0.0.1:5060".to_owned();
         let head = RequestHead {
             method: b"BYE",
             branch: token(),
             cseq: 1,
             max_forwards: 70,
-            sent_by: "127.0.0.1:5060",
+            options: &options,
+            transport: Transport::Tcp,
             contact: false,
         };
         dialog.write_request(&mut out, &head);
@@ -289,7 +310,8 @@ mod tests {
     #[test]
     fn a_request_goes_along_the_recorded_route_to_the_contact() {
         let dialog = dialog(INVITE);
-        assert_eq!(dialog.next_hop(), Some("127.0.0.7:5060".parse().unwrap()));
+        let proxy = Target::tcp("127.0.0.7:5060".parse().unwrap());
+        assert_eq!(dialog.next_hop(), Some(proxy));
         let text = written(&dialog);
         assert!(text.starts_with("BYE sip:a@127.0.0.9:5060;transport=tcp SIP/2.0\r\n"), "{text}");
         assert!(text.contains("To: \"A\" <sip:a@x>;x=1;tag=ft\r\n"), "{text}");

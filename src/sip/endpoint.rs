@@ -18,6 +18,7 @@ use super::timer::Timer;
 use super::transaction::{Stack, Told};
 use crate::key::{FlowId, ShardId, TimerKey};
 use crate::options::Options;
+use crate::target::{Target, Transport};
 use crate::time::Instant;
 
 /// Timers that one [`Input::Timeout`] serves; what is still due makes
@@ -46,12 +47,23 @@ impl Endpoint {
     ///
     /// A peer that a listener for both families names by its mapped address, `::ffff:a.b.c.d`, is
     /// the IPv4 peer that it is (RFC 4291 §2.5.5.2): devices are found by address.
-    pub fn accept(&mut self, _now: Instant, flow: NewFlow) -> Option<FlowId> {
-        let full = self.stack.flows.len() >= self.stack.options.limits.flows_max as usize;
-        (!full).then(|| {
-            let peer = SocketAddr::new(flow.peer.ip().to_canonical(), flow.peer.port());
-            self.stack.flows.accept(peer)
-        })
+    ///
+    /// Over UDP it is said of each datagram before the datagram itself, and gives the same flow as
+    /// before while that lasts. `None`: drop the datagram.
+    pub fn accept(&mut self, now: Instant, flow: NewFlow) -> Option<FlowId> {
+        let peer = SocketAddr::new(flow.peer.ip().to_canonical(), flow.peer.port());
+        match flow.transport {
+            Transport::Tcp => {
+                let flows_max = self.stack.options.limits.flows_max;
+                let full = self.stack.flows.is_full(Transport::Tcp, flows_max);
+                (!full).then(|| self.stack.flows.accept(peer))
+            }
+            Transport::Udp => {
+                self.stack.now = now;
+                self.stack.wheel.advance(now);
+                self.stack.datagram_from(peer)
+            }
+        }
     }
 
     /// Reacts to `input` at `now`, which never runs backwards, and appends to `out`.
@@ -101,7 +113,7 @@ impl Endpoint {
                 match view.check() {
                     Ok(()) if view.is_request() => {
                         self.look_for_alias(flow, view);
-                        self.agent.on_request(&mut self.stack, flow, view, bytes);
+                        self.agent.on_request(&mut self.stack, flow, view);
                     }
                     Ok(()) => self.on_response(flow, view),
                     Err(error) => self.on_bad_message(flow, view, error),
@@ -157,7 +169,11 @@ impl Endpoint {
         can_answer
     }
 
+    /// Closes a connection. A datagram says nothing of the next one, and who sent it may be forged.
     fn close(&mut self, flow: FlowId) {
+        if self.stack.transport(flow).is_unreliable() {
+            return;
+        }
         let told = self.stack.close(flow);
         self.tell(&told);
     }
@@ -173,14 +189,14 @@ impl Endpoint {
         let Some(peer) = self.stack.flows.get(flow).map(|flow| flow.peer) else { return };
         let target = SocketAddr::new(peer.ip(), via.port.unwrap_or(SIP_PORT));
         if self.stack.options.is_target(target) && self.stack.flows.alias(flow, target) {
-            self.agent.on_alive(&mut self.stack, target);
+            self.agent.on_alive(&mut self.stack, Target::tcp(target));
         }
     }
 
     fn on_flow_opened(&mut self, flow: FlowId) {
         self.stack.flows.opened(flow);
         if let Some(peer) = self.stack.flows.get(flow).map(|flow| flow.peer) {
-            self.agent.on_alive(&mut self.stack, peer);
+            self.agent.on_alive(&mut self.stack, Target::tcp(peer));
         }
     }
 
@@ -215,8 +231,16 @@ impl Endpoint {
                     self.tell(told.as_slice());
                 }
                 Timer::C(id) => self.stack.on_timer_c(id),
-                Timer::M(id) | Timer::Orphan(id) => self.stack.on_client_over(id),
-                Timer::H(id) | Timer::L(id) => self.stack.on_server_over(id),
+                Timer::A(id) => self.stack.on_timer_a(id),
+                Timer::E(id) => self.stack.on_timer_e(id),
+                Timer::G(id) => self.stack.on_timer_g(id),
+                Timer::D(id) | Timer::K(id) | Timer::M(id) | Timer::Orphan(id) => {
+                    self.stack.on_client_over(id);
+                }
+                Timer::H(id) | Timer::I(id) | Timer::J(id) | Timer::L(id) => {
+                    self.stack.on_server_over(id);
+                }
+                Timer::Idle(flow) => self.stack.on_idle(flow),
                 Timer::Retry(_) | Timer::Answer(_) | Timer::Session(_) | Timer::Drain => {
                     self.agent.on_timer(&mut self.stack, timer);
                 }

@@ -1,4 +1,4 @@
-//! Flows: open or opening connections, and the client transactions that wait on each.
+//! Flows: open or opening connections, peers over UDP, and the client transactions that wait on each.
 //!
 //! ```text
 //!              accept                          connect (first request for a target)
@@ -12,21 +12,31 @@
 //!
 //! A request that is written to a flow is answered for: its transaction is in the flow's list until
 //! a final response comes, and the flow's death walks that list.
+//!
+//! Over UDP a flow is a peer's address: it begins open, with the first datagram from or to it, and is
+//! forgotten when nothing came or went for [`DATAGRAM_IDLE`]. There is one for each address, whoever
+//! spoke first.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use foldhash::SharedSeed;
 use foldhash::fast::SeedableRandomState;
 
 use crate::key::{ClientId, FlowId, Slab};
+use crate::target::{Target, Transport};
+use crate::time::Instant;
 
 /// One connection.
 #[derive(Debug)]
 pub(super) struct Flow {
     /// The peer's end; for a flow of ours, the target.
     pub(super) peer: SocketAddr,
+    pub(super) transport: Transport,
     pub(super) direction: Direction,
+    /// When something was last sent or received; kept over UDP only.
+    used: Instant,
     /// False while it is connecting.
     pub(super) open: bool,
     /// The address that a peer's own flow stands for (RFC 5923).
@@ -42,7 +52,7 @@ pub(super) struct Flow {
 pub(super) enum Direction {
     /// The peer, from an ephemeral port.
     Inbound,
-    /// We did.
+    /// We did, or it is one over UDP, which has no opener.
     Outbound,
 }
 
@@ -53,7 +63,9 @@ pub(super) struct Flows {
     /// Flows that peers opened, by the address that they stand for.
     aliases: HashMap<SocketAddr, FlowId, SeedableRandomState>,
     /// The one outbound flow to each target: legs that wait for the same target share it.
-    by_target: HashMap<SocketAddr, FlowId, SeedableRandomState>,
+    by_target: HashMap<Target, FlowId, SeedableRandomState>,
+    /// How many flows are over UDP.
+    datagram: usize,
 }
 
 impl Flows {
@@ -61,7 +73,8 @@ impl Flows {
     pub(super) fn new(seed: u64) -> Self {
         let state = SeedableRandomState::with_seed(seed, SharedSeed::global_fixed());
         let aliases = HashMap::with_hasher(state.clone());
-        Self { slab: Slab::new(), aliases, by_target: HashMap::with_hasher(state) }
+        let by_target = HashMap::with_hasher(state);
+        Self { slab: Slab::new(), aliases, by_target, datagram: 0 }
     }
 
     pub(super) fn len(&self) -> usize {
@@ -72,19 +85,60 @@ impl Flows {
         self.slab.get(id)
     }
 
-    /// Takes a flow that `peer` opened.
-    pub(super) fn accept(&mut self, peer: SocketAddr) -> FlowId {
-        self.slab.insert(Flow::new(peer, Direction::Inbound, true))
+    /// True when one more flow over `transport` would be too many. Each transport has its own
+    /// `flows_max`: sources of datagrams are easily forged, and must not keep connections out.
+    pub(super) fn is_full(&self, transport: Transport, flows_max: u32) -> bool {
+        let count = match transport {
+            Transport::Tcp => self.slab.len() - self.datagram,
+            Transport::Udp => self.datagram,
+        };
+        count >= flows_max as usize
     }
 
-    /// The flow to `target`, and true when it is new and must be connected: the open one of ours,
+    /// Takes a flow that `peer` opened.
+    pub(super) fn accept(&mut self, peer: SocketAddr) -> FlowId {
+        self.slab.insert(Flow::new(Target::tcp(peer), Direction::Inbound, true))
+    }
+
+    /// The flow to or from a peer over UDP, if there is one; it is in use `now`.
+    pub(super) fn datagram(&mut self, peer: SocketAddr, now: Instant) -> Option<FlowId> {
+        let id = *self.by_target.get(&Target::udp(peer))?;
+        self.slab.get_mut(id)?.used = now;
+        Some(id)
+    }
+
+    /// A new flow over UDP. The caller has seen that there is none, and lets it be forgotten when it
+    /// is idle.
+    pub(super) fn add_datagram(&mut self, peer: SocketAddr, now: Instant) -> FlowId {
+        let target = Target::udp(peer);
+        let id = self.slab.insert(Flow::new(target, Direction::Outbound, true));
+        self.by_target.insert(target, id);
+        self.datagram += 1;
+        if let Some(flow) = self.slab.get_mut(id) {
+            flow.used = now;
+        }
+        id
+    }
+
+    /// When a flow over UDP is to be looked at again; `None` when it is idle now.
+    pub(super) fn busy_until(&self, id: FlowId, now: Instant) -> Option<Instant> {
+        let flow = self.slab.get(id)?;
+        let until = flow.used + DATAGRAM_IDLE;
+        match until > now {
+            true => Some(until),
+            false => (!flow.waiting.is_empty()).then_some(now + DATAGRAM_IDLE),
+        }
+    }
+
+    /// The connection to `address`, and true when it is new and must be opened: the open one of ours,
     /// else one that its peer opened for that, else the one that is connecting.
-    pub(super) fn outbound(&mut self, target: SocketAddr) -> (FlowId, bool) {
+    pub(super) fn outbound(&mut self, address: SocketAddr) -> (FlowId, bool) {
+        let target = Target::tcp(address);
         let ours = self.by_target.get(&target).copied();
         if let Some(id) = ours.filter(|&id| self.slab.get(id).is_some_and(|flow| flow.open)) {
             return (id, false);
         }
-        if let Some(id) = self.aliases.get(&target).copied().or(ours) {
+        if let Some(id) = self.aliases.get(&address).copied().or(ours) {
             return (id, false);
         }
         let id = self.slab.insert(Flow::new(target, Direction::Outbound, false));
@@ -121,7 +175,9 @@ impl Flows {
     pub(super) fn remove(&mut self, id: FlowId) -> Option<Flow> {
         let flow = self.slab.remove(id)?;
         if flow.direction == Direction::Outbound {
-            self.by_target.remove(&flow.peer);
+            let target = Target { transport: flow.transport, address: flow.peer };
+            self.by_target.remove(&target);
+            self.datagram -= usize::from(flow.transport == Transport::Udp);
         }
         if let Some(target) = flow.alias
             && self.aliases.get(&target) == Some(&id)
@@ -154,9 +210,17 @@ impl Flows {
 }
 
 impl Flow {
-    fn new(peer: SocketAddr, direction: Direction, open: bool) -> Self {
-        let (alias, looked_at, waiting) = (None, false, Vec::new());
-        Self { peer, direction, open, alias, looked_at, waiting }
+    fn new(Target { transport, address }: Target, direction: Direction, open: bool) -> Self {
+        Self {
+            peer: address,
+            transport,
+            direction,
+            used: Instant::ZERO,
+            open,
+            alias: None,
+            looked_at: false,
+            waiting: Vec::new(),
+        }
     }
 
     /// The client transactions that wait, in the order they came: what is sent again must not
@@ -168,6 +232,10 @@ impl Flow {
         waiting
     }
 }
+
+/// A flow over UDP on which nothing was sent or received for so long, 64·T1, is forgotten: nothing
+/// that could still be repeated is older.
+pub(super) const DATAGRAM_IDLE: Duration = Duration::from_secs(32);
 
 /// Places that a flow keeps when nothing waits on it.
 const WAITING_RETAINED: usize = 32;
@@ -212,6 +280,27 @@ mod tests {
         assert_eq!(flows.outbound(target), (late, false));
         flows.remove(late);
         assert!(flows.outbound(target).1);
+    }
+
+    #[test]
+    fn a_peer_over_udp_is_one_flow_and_counts_apart_from_connections() {
+        let (mut flows, at) = (Flows::new(1), Instant::from_millis);
+        let peer: SocketAddr = "127.0.0.2:5060".parse().unwrap();
+        let (connection, _) = flows.outbound(peer);
+        assert_eq!(flows.datagram(peer, at(0)), None);
+        let id = flows.add_datagram(peer, at(0));
+        assert_ne!(id, connection);
+        assert_eq!(flows.outbound(peer), (connection, false));
+        assert_eq!(flows.busy_until(id, at(0)), Some(at(32_000)));
+        assert_eq!(flows.datagram(peer, at(10_000)), Some(id));
+        assert_eq!(flows.busy_until(id, at(32_000)), Some(at(42_000)));
+        assert_eq!(flows.busy_until(id, at(42_000)), None);
+        flows.wait(id, client(0));
+        assert_eq!(flows.busy_until(id, at(42_000)), Some(at(74_000)));
+        assert!(flows.is_full(Transport::Udp, 1) && flows.is_full(Transport::Tcp, 1));
+        flows.remove(id);
+        assert!(!flows.is_full(Transport::Udp, 1) && flows.is_full(Transport::Tcp, 1));
+        assert_eq!(flows.datagram(peer, at(0)), None);
     }
 
     #[test]

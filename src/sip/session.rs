@@ -17,11 +17,10 @@
 
 mod target;
 
-use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::Duration;
 
-use target::Tried;
+use target::{Tried, Way};
 
 use super::dialog::{Dialog, MAX_FORWARDS, RequestHead};
 use super::message::{Head, Method, Name, View, write};
@@ -31,7 +30,8 @@ use super::token::Token;
 use super::transaction::{NewClient, Owner, Stack, write_cseq};
 use crate::cti::Outcome;
 use crate::key::{ClientId, FlowId, LegId, ServerId, TimerKey};
-use crate::options::DeviceId;
+use crate::options::{DeviceId, Options};
+use crate::target::{Target, Transport};
 use crate::time::Instant;
 
 /// One leg of a call.
@@ -51,7 +51,7 @@ pub(super) struct Leg {
     /// CSeq of the last INVITE of ours, which a PRACK names even after its 2xx.
     pub(super) invite_cseq: Option<u32>,
     /// Where to go when the dialog's next hop is no address.
-    pub(super) fallback: SocketAddr,
+    pub(super) fallback: Target,
     pub(super) party: Party,
     pub(super) outgoing: Option<Outgoing>,
     pub(super) incoming: Option<Incoming>,
@@ -191,15 +191,18 @@ impl Leg {
         rest: impl FnOnce(&mut Vec<u8>),
     ) {
         let cseq = self.dialog.next_cseq();
-        let (branch, bytes) = self.write(stack, request, cseq, rest);
-        let (flow, target) = self.choose_flow(stack);
+        let way = self.choose(stack);
+        let (branch, bytes) = self.write(stack, request, cseq, way.transport, rest);
+        let (way, bytes, oversized) = way.fitting(bytes);
+        let flow = way.open(stack);
         stack.start(NewClient {
             branch,
             method: request.kind,
             cseq,
             owner: request.owner,
             flow,
-            target,
+            target: way.target,
+            oversized,
             request: &bytes,
             timeout: T1_64,
         });
@@ -224,11 +227,13 @@ impl Leg {
             contact: true,
         };
         let cseq = self.dialog.next_cseq();
-        let (branch, bytes) = self.write(stack, &request, cseq, rest);
+        let way = self.choose_for_invite(stack);
+        let (branch, bytes) = self.write(stack, &request, cseq, way.transport, rest);
         if !stack.can_read(&bytes) {
             return false;
         }
-        let client = self.attempt(stack, id, branch, cseq, &bytes, T1_64);
+        let client =
+            self.attempt(stack, id, way, Attempt { branch, cseq, bytes: &bytes, timeout: T1_64 });
         let state = Sent::Attempting(client);
         self.outgoing = Some(Outgoing {
             state,
@@ -333,9 +338,10 @@ impl Leg {
         }
         let cseq = self.dialog.next_cseq();
         let branch = stack.next_branch();
-        let bytes = next_attempt(&request, branch, cseq, &stack.options.sent_by);
+        let way = self.choose_for_invite(stack);
+        let bytes = next_attempt(&request, branch, cseq, &stack.options, way.transport);
         let timeout = T1_64.min(deadline - stack.now);
-        let client = self.attempt(stack, id, branch, cseq, &bytes, timeout);
+        let client = self.attempt(stack, id, way, Attempt { branch, cseq, bytes: &bytes, timeout });
         if let Some(outgoing) = &mut self.outgoing {
             outgoing.request = bytes;
             outgoing.attempts += 1;
@@ -410,6 +416,7 @@ impl Leg {
     ) {
         let Some(cseq) = stack.client(client).map(|client| client.cseq) else { return };
         let branch = stack.token(u32::MAX);
+        let flow = self.ack_flow(stack, flow);
         let mut bytes = Vec::with_capacity(512);
         self.dialog.write_request(
             &mut bytes,
@@ -418,12 +425,12 @@ impl Leg {
                 branch,
                 cseq,
                 max_forwards: MAX_FORWARDS,
-                sent_by: &stack.options.sent_by,
+                options: &stack.options,
+                transport: stack.transport(flow),
                 contact: false,
             },
         );
         rest(&mut bytes);
-        let flow = self.ack_flow(stack, flow);
         stack.acknowledge(client, flow, Rc::from(bytes));
     }
 
@@ -490,19 +497,19 @@ impl Leg {
 
     /// Down the flow that the 2xx came on; a new one when that is gone.
     fn ack_flow(&self, stack: &mut Stack, flow: FlowId) -> FlowId {
-        if stack.flows.get(flow).is_some() { flow } else { self.choose_flow(stack).0 }
+        if stack.flows.get(flow).is_some() { flow } else { self.choose(stack).open(stack) }
     }
 
     fn attempt(
         &mut self,
         stack: &mut Stack,
         id: LegId,
-        branch: Token,
-        cseq: u32,
-        bytes: &Rc<[u8]>,
-        timeout: Duration,
+        way: Way,
+        attempt: Attempt<'_>,
     ) -> ClientId {
-        let (flow, target) = self.choose_invite_flow(stack);
+        let Attempt { branch, cseq, bytes, timeout } = attempt;
+        let (way, bytes, oversized) = way.fitting(Rc::clone(bytes));
+        let flow = way.open(stack);
         self.invite_cseq = Some(cseq);
         stack.start(NewClient {
             branch,
@@ -510,8 +517,9 @@ impl Leg {
             cseq,
             owner: Owner::Leg(id),
             flow,
-            target,
-            request: bytes,
+            target: way.target,
+            oversized,
+            request: &bytes,
             timeout,
         })
     }
@@ -521,6 +529,7 @@ impl Leg {
         stack: &mut Stack,
         request: &NewRequest<'_>,
         cseq: u32,
+        transport: Transport,
         rest: impl FnOnce(&mut Vec<u8>),
     ) -> (Token, Rc<[u8]>) {
         let branch = stack.next_branch();
@@ -532,13 +541,23 @@ impl Leg {
                 branch,
                 cseq,
                 max_forwards: request.max_forwards,
-                sent_by: &stack.options.sent_by,
+                options: &stack.options,
+                transport,
                 contact: request.contact,
             },
         );
         rest(&mut bytes);
         (branch, Rc::from(bytes))
     }
+}
+
+/// One sending of an INVITE.
+struct Attempt<'a> {
+    branch: Token,
+    cseq: u32,
+    bytes: &'a Rc<[u8]>,
+    /// Timer B.
+    timeout: Duration,
 }
 
 /// What a request of a leg is made of.
@@ -551,7 +570,13 @@ pub(super) struct NewRequest<'a> {
 }
 
 /// The request again with another branch and CSeq; everything else as it was.
-fn next_attempt(request: &[u8], branch: Token, cseq: u32, sent_by: &str) -> Rc<[u8]> {
+fn next_attempt(
+    request: &[u8],
+    branch: Token,
+    cseq: u32,
+    options: &Options,
+    transport: Transport,
+) -> Rc<[u8]> {
     let mut head = Head::new();
     let mut out = Vec::with_capacity(request.len() + 8);
     if head.read(request).is_ok() {
@@ -559,7 +584,7 @@ fn next_attempt(request: &[u8], branch: Token, cseq: u32, sent_by: &str) -> Rc<[
         write::request_line(&mut out, view.method_bytes(), view.request_uri());
         for header in view.headers() {
             match header.name {
-                Name::Via => super::dialog::write_via(&mut out, sent_by, branch),
+                Name::Via => super::dialog::write_via(&mut out, options, transport, branch),
                 Name::CSeq => write_cseq(&mut out, cseq, view.method_bytes()),
                 Name::ContentLength => {}
                 _ => write::line(&mut out, header.line),

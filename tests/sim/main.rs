@@ -5,6 +5,7 @@
 
 mod again;
 mod causes;
+mod datagram;
 mod events;
 mod late;
 mod log;
@@ -13,6 +14,7 @@ mod matrix;
 mod message;
 mod network;
 mod oracle;
+mod packets;
 mod peer;
 mod rng;
 mod routine;

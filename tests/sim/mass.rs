@@ -7,6 +7,7 @@ use std::time::Duration;
 use holdfast::key::{FlowId, ShardId};
 use holdfast::options::Options;
 use holdfast::sip::{Action, Actions, Endpoint, FlowError, Input, NewFlow};
+use holdfast::target::Transport;
 use holdfast::time::Instant;
 
 use crate::message::Msg;
@@ -38,7 +39,8 @@ impl Bench {
         options.sent_by = SERVER.to_owned();
         options.retry_after = Duration::from_millis(DELAY_MILLIS);
         let mut endpoint = Endpoint::new(ShardId(0), [7; 32], Arc::new(options));
-        let flow = NewFlow { peer: "10.0.0.1:40000".parse().expect("an address"), local: server };
+        let peer = "10.0.0.1:40000".parse().expect("an address");
+        let flow = NewFlow { peer, local: server, transport: Transport::Tcp };
         let caller = endpoint.accept(Instant::ZERO, flow).expect("room for a flow");
         let (sent, connects) = (Vec::new(), Vec::new());
         Self { endpoint, now: Instant::from_millis(1), caller, sent, connects }
@@ -50,7 +52,7 @@ impl Bench {
         for action in actions.iter() {
             match action {
                 Action::Send { flow, bytes } => self.sent.push((flow, bytes.to_vec())),
-                Action::Connect { flow, target, .. } => self.connects.push((flow, target)),
+                Action::Connect { flow, target, .. } => self.connects.push((flow, target.address)),
                 Action::Close { .. } => panic!("a flow is closed"),
                 Action::Emit(_) => panic!("nobody asked for events"),
             }

@@ -16,6 +16,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 
+use holdfast::target::Transport;
+
 use crate::log::Log;
 use crate::message::{self, Msg, Spelling};
 use crate::rng::Rng;
@@ -216,6 +218,8 @@ pub(crate) struct Peer {
     pub(crate) name: String,
     pub(crate) addr: SocketAddr,
     pub(crate) contact: String,
+    /// What it speaks.
+    pub(crate) transport: Transport,
     /// Request-URI of INVITEs to it; none: the number at its address.
     pub(crate) route_uri: Option<String>,
     /// Where it sends the first INVITE of a call.
@@ -243,6 +247,7 @@ impl Peer {
         Self {
             index,
             contact: format!("sip:{name}@{addr};transport=tcp"),
+            transport: Transport::Tcp,
             route_uri: None,
             name,
             addr,

@@ -13,6 +13,8 @@
 //! Times are milliseconds after the call was established. What a peer receives waits in its inbox
 //! until the script takes it out, in order; [`Script::nothing_happens`] asserts that nothing does.
 
+mod udp;
+
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -149,7 +151,12 @@ impl Script {
 
     /// The same with a call from A to B that is up; its clock is at 0 now.
     pub(crate) fn established() -> Self {
-        let mut script = Self::new();
+        Self::new().establish()
+    }
+
+    /// A calls B; the clock is at 0 when the call is up.
+    pub(crate) fn establish(self) -> Self {
+        let mut script = self;
         script.a_calls("1001");
         script.a_receives("100");
         script.b_receives("INVITE");
@@ -327,7 +334,10 @@ impl Script {
         let peer = &mut self.world.peers[A];
         let serial = peer.unique();
         let msg = Msg::request("INVITE", &format!("sip:{number}@{SERVER}"))
-            .with("Via", format!("SIP/2.0/TCP {};branch=z9hG4bK{serial}", peer.addr))
+            .with(
+                "Via",
+                format!("SIP/2.0/{} {};branch=z9hG4bK{serial}", peer.transport.in_via(), peer.addr),
+            )
             .with("Max-Forwards", "70")
             .with("From", format!("<sip:{}@sim.example>;tag=a{serial}", peer.name))
             .with("To", format!("<sip:{number}@{SERVER}>"))
@@ -387,7 +397,8 @@ impl Script {
             msg = msg.with_body("application/sdp", &request.body);
         }
         let serial = self.world.peers[peer].unique();
-        let via = format!("SIP/2.0/TCP {addr};branch=z9hG4bK{serial}");
+        let name = self.world.peers[peer].transport.in_via();
+        let via = format!("SIP/2.0/{name} {addr};branch=z9hG4bK{serial}");
         msg.headers.insert(0, ("Via".to_owned(), via.into_bytes()));
         msg
     }

@@ -26,6 +26,8 @@ pub(crate) enum Way {
     Link { link: LinkId, end: usize },
     /// A flow of another shard.
     StandIn { shard: usize, flow: FlowId },
+    /// Datagrams to and from a peer.
+    Datagram { peer: SocketAddr },
 }
 
 /// One shard.
@@ -57,6 +59,8 @@ pub(crate) enum Read {
 pub(crate) enum Mesh {
     /// A message whose home is the receiver.
     Message { origin: usize, flow: FlowId, peer: SocketAddr, local: SocketAddr, bytes: Vec<u8> },
+    /// A datagram whose home is the receiver.
+    Datagram { peer: SocketAddr, bytes: Vec<u8> },
     /// Bytes for a flow of the receiver.
     Send { flow: FlowId, bytes: Vec<u8> },
     /// A flow of `origin` is gone.

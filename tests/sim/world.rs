@@ -7,6 +7,7 @@ use std::net::SocketAddr;
 use holdfast::key::FlowId;
 use holdfast::sip::message::{Frame, Framer, home};
 use holdfast::sip::{Action, FlowError, Input, NewFlow};
+use holdfast::target::Transport;
 use holdfast::time::Instant;
 
 use crate::events::Checker;
@@ -14,6 +15,7 @@ use crate::log::{Keep, Log, digest};
 use crate::message::{Msg, Stream};
 use crate::network::{Cut, LinkId, Listener, Network, Owner, Weather};
 use crate::oracle::Oracle;
+use crate::packets::Packets;
 use crate::peer::{Ctx, Effect, MS, Peer, PeerTimer, SEC};
 use crate::rng::Rng;
 use crate::scenario::{self, Cue};
@@ -26,14 +28,45 @@ use crate::vandal;
 /// Something that will happen.
 #[derive(Debug)]
 pub(crate) enum Event {
-    Syn { link: LinkId, deadline: u64 },
-    Opened { link: LinkId },
-    Arrive { link: LinkId, end: usize, bytes: Vec<u8> },
-    Down { link: LinkId, end: usize, error: FlowError },
-    ShardTimer { shard: usize },
-    Mesh { shard: usize, mesh: Mesh },
-    PeerTimer { peer: usize, timer: PeerTimer },
+    Syn {
+        link: LinkId,
+        deadline: u64,
+    },
+    Opened {
+        link: LinkId,
+    },
+    Arrive {
+        link: LinkId,
+        end: usize,
+        bytes: Vec<u8>,
+    },
+    Down {
+        link: LinkId,
+        end: usize,
+        error: FlowError,
+    },
+    ShardTimer {
+        shard: usize,
+    },
+    Mesh {
+        shard: usize,
+        mesh: Mesh,
+    },
+    PeerTimer {
+        peer: usize,
+        timer: PeerTimer,
+    },
     Cue(Cue),
+    Datagram {
+        from: SocketAddr,
+        to: SocketAddr,
+        bytes: Vec<u8>,
+    },
+    /// An ICMP error about what was sent to an address.
+    Icmp {
+        to: SocketAddr,
+        about: SocketAddr,
+    },
 }
 
 /// What will happen, by time and then in the order it was decided.
@@ -80,6 +113,7 @@ impl Schedule {
 pub(crate) struct World {
     pub(crate) schedule: Schedule,
     pub(crate) net: Network,
+    pub(crate) packets: Packets,
     pub(crate) server: Option<Server>,
     pub(crate) peers: Vec<Peer>,
     /// Listening addresses of peers and how they behave.
@@ -110,6 +144,7 @@ impl World {
         Self {
             schedule: Schedule::default(),
             net: Network::new(weather, rng.fork("network")),
+            packets: Packets::default(),
             server: None,
             peers: Vec::new(),
             listeners: BTreeMap::new(),
@@ -199,6 +234,8 @@ impl World {
                 self.with_peer(peer, |peer, ctx| peer.on_timer(ctx, timer));
             }
             Event::Cue(cue) => scenario::on_cue(self, cue),
+            Event::Datagram { from, to, bytes } => self.on_datagram(from, to, &bytes),
+            Event::Icmp { to, about } => self.on_icmp(to, about),
         }
     }
 
@@ -219,6 +256,11 @@ impl World {
         let result = react(&mut self.peers[index], &mut ctx);
         for effect in effects.drain(..) {
             match effect {
+                Effect::Connect { conn, target }
+                    if self.peers[index].transport == Transport::Udp =>
+                {
+                    self.add_datagram_conn(index, conn, target);
+                }
                 Effect::Connect { conn, target } => {
                     let owner = Owner::Peer { peer: index, conn };
                     let from = self.peers[index].addr;
@@ -239,7 +281,9 @@ impl World {
                     );
                 }
                 Effect::Send { conn, bytes } => {
-                    if let Some(&link) = self.links.get(&(index, conn)) {
+                    if let Some(remote) = self.datagram_remote(index, conn) {
+                        self.send_datagram(self.peers[index].addr, remote, &bytes);
+                    } else if let Some(&link) = self.links.get(&(index, conn)) {
                         self.write(link, Owner::Peer { peer: index, conn }, &bytes);
                     }
                 }
@@ -300,7 +344,7 @@ impl World {
             let Some(server) = &mut self.server else { return };
             let shard = server.rng.below(server.shards.len() as u64) as usize;
             let now = Instant::from_micros(self.schedule.now);
-            let new = NewFlow { peer: from, local: target };
+            let new = NewFlow { peer: from, local: target, transport: Transport::Tcp };
             let Some(flow) = server.shards[shard].endpoint.accept(now, new) else {
                 return self.net.close(&mut self.schedule, link, 1);
             };
@@ -390,7 +434,7 @@ impl World {
         }
     }
 
-    fn deliver(&mut self, shard: usize, flow: FlowId, bytes: &[u8]) {
+    pub(crate) fn deliver(&mut self, shard: usize, flow: FlowId, bytes: &[u8]) {
         vandal::overhear(self, bytes);
         let msg = Msg::parse(bytes);
         match &msg {
@@ -443,7 +487,7 @@ impl World {
         }
     }
 
-    fn send_mesh(&mut self, from: usize, to: usize, mesh: Mesh) {
+    pub(crate) fn send_mesh(&mut self, from: usize, to: usize, mesh: Mesh) {
         let Some(server) = &mut self.server else { return };
         let at = self.schedule.now + server.rng.below(server.mesh_delay + 1);
         let last = server.mesh_last.entry((from, to)).or_default();
@@ -462,7 +506,8 @@ impl World {
                     Some(Some(stand_in)) => *stand_in,
                     Some(None) => return,
                     None => {
-                        let Some(new) = here.endpoint.accept(now, NewFlow { peer, local }) else {
+                        let new = NewFlow { peer, local, transport: Transport::Tcp };
+                        let Some(new) = here.endpoint.accept(now, new) else {
                             return;
                         };
                         here.stand_ins.insert((origin, flow), Some(new));
@@ -473,6 +518,7 @@ impl World {
                 };
                 self.deliver(shard, stand_in, &bytes);
             }
+            Mesh::Datagram { peer, bytes } => self.read_datagram(shard, peer, &bytes),
             Mesh::Send { flow, bytes } => {
                 if let Some(Way::Link { link, .. }) = server.shards[shard].ways.get(&flow) {
                     let link = *link;
@@ -559,9 +605,15 @@ impl World {
         let now = self.schedule.now;
         match action {
             Action::Connect { flow, target, timeout } => {
+                let Some(server) = &mut self.server else { return };
+                if target.transport == Transport::Udp {
+                    let way = Way::Datagram { peer: target.address };
+                    server.shards[shard].ways.insert(flow, way);
+                    return;
+                }
+                let target = target.address;
                 self.log.line(now, format_args!("shard {shard} connects to {target}: {flow:?}"));
                 self.oracle.on_connect(&mut self.truth, now, shard, flow, target);
-                let Some(server) = &mut self.server else { return };
                 let owner = Owner::Shard { shard, flow };
                 let timeout = timeout.as_micros() as u64;
                 let from = server.addr;
@@ -589,6 +641,9 @@ impl World {
                         server.shards[shard].stand_ins.insert((origin, origin_flow), None);
                         let mesh = Mesh::Close { flow: origin_flow };
                         self.send_mesh(shard, origin, mesh);
+                    }
+                    Some(Way::Datagram { .. }) => {
+                        server.shards[shard].ways.remove(&flow);
                     }
                     None => {}
                 }
@@ -620,6 +675,10 @@ impl World {
             Some(Way::Link { link, .. }) => self.write(link, Owner::Shard { shard, flow }, bytes),
             Some(Way::StandIn { shard: origin, flow }) => {
                 self.send_mesh(shard, origin, Mesh::Send { flow, bytes: bytes.to_vec() });
+            }
+            Some(Way::Datagram { peer }) => {
+                let from = server.addr;
+                self.send_datagram(from, peer, bytes);
             }
             None => self.truth.cover("sent to a flow that is gone"),
         }

@@ -11,6 +11,7 @@ use super::address::{Contact, parse_contact};
 use super::read::{Reader, Seen, Value};
 use super::spec::{DEVICE_TSERVER, RETRY_AFTER, SECTIONS};
 use crate::options::{CONTACT_BACKUPS_MAX, Device, DeviceKind};
+use crate::target::Transport;
 
 /// Bytes of a `dn` or `prefix`; a longer one is refused.
 pub const NUMBER_BYTES_MAX: usize = 64;
@@ -70,6 +71,7 @@ pub(super) fn read(reader: &mut Reader<'_>, root: &DeTable<'_>, window: Duration
             kind,
             contact,
             address: address.address,
+            transport: Transport::Tcp,
             backups,
             contact_has_user: address.has_user,
             retry_after,

@@ -14,6 +14,7 @@ use super::super::start::start_with;
 use super::super::*;
 use crate::key::Slab;
 use crate::options::Limits;
+use crate::target::Target;
 
 /// Long enough for a machine that does something else, too.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -51,7 +52,7 @@ impl Servant {
                 out.close(flow, CloseReason::BadInput);
             }
             b"CONNECT" => {
-                let target = body(bytes).parse().unwrap();
+                let target = Target::tcp(body(bytes).parse().unwrap());
                 let opening = self.flows.insert(Some(flow));
                 out.connect(opening, target, Duration::from_millis(300));
                 out.send(opening, &request("HELLO", "x", ""));

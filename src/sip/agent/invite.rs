@@ -13,6 +13,7 @@ use crate::sip::recovery::Cause;
 use crate::sip::session::{Incoming, Party, Purpose};
 use crate::sip::token::Token;
 use crate::sip::transaction::{Stack, Told};
+use crate::target::Transport;
 
 impl Agent {
     /// A re-INVITE: glare and order first (RFC 3261 §14.2), then on to the other leg.
@@ -80,7 +81,10 @@ impl Agent {
                     on_stray_answer(stack, client, flow, response);
                 }
             }
-            (Verdict::Failed { was_open }, _) => {
+            (Verdict::Failed { transport: Transport::Udp, .. }, _) => {
+                self.on_invite_undelivered(stack, id, client);
+            }
+            (Verdict::Failed { was_open, transport: Transport::Tcp }, _) => {
                 let cause = if was_open { Cause::Flow } else { Cause::Connect };
                 self.on_invite_failed(stack, id, client, cause);
             }
@@ -200,7 +204,7 @@ impl Agent {
             101..=199 => self.on_invite_progress(stack, id, response),
             200..=299 => self.on_invite_success(stack, id, client, flow, response),
             status => {
-                if !self.recover_refused(stack, id, response) {
+                if !self.recover_refused(stack, id, flow, response) {
                     self.on_invite_refused(stack, id, status, response);
                 }
             }
@@ -332,7 +336,7 @@ pub(super) fn on_stray_answer(stack: &mut Stack, id: ClientId, flow: FlowId, res
     }
     let invite = View::new(&request, &head);
     let Some(dialog) = Dialog::of_stray(invite, response) else { return };
-    let sent_by = std::sync::Arc::clone(&stack.options);
+    let (options, transport) = (std::sync::Arc::clone(&stack.options), stack.transport(flow));
     let write_one = |stack: &mut Stack, method: &'static [u8], cseq: u32| {
         let mut bytes = Vec::with_capacity(512);
         dialog.write_request(
@@ -342,7 +346,8 @@ pub(super) fn on_stray_answer(stack: &mut Stack, id: ClientId, flow: FlowId, res
                 branch: stack.token(u32::MAX),
                 cseq,
                 max_forwards: MAX_FORWARDS,
-                sent_by: &sent_by.sent_by,
+                options: &options,
+                transport,
                 contact: false,
             },
         );

@@ -100,19 +100,13 @@ impl Agent {
     }
 
     /// A request, well-formed and with the mandatory headers.
-    pub(super) fn on_request(
-        &mut self,
-        stack: &mut Stack,
-        flow: FlowId,
-        request: View<'_>,
-        bytes: &[u8],
-    ) {
+    pub(super) fn on_request(&mut self, stack: &mut Stack, flow: FlowId, request: View<'_>) {
         match request.method() {
             Method::Ack => return self.on_ack(stack, flow, request),
             Method::Cancel => return self.on_cancel(stack, flow, request),
             _ => {}
         }
-        let server = match stack.receive(flow, request, bytes) {
+        let server = match stack.receive(flow, request) {
             Received::New(server) => server,
             Received::Repeated => return,
             Received::Refused => return refuse(stack, flow, request, 503),
@@ -151,14 +145,8 @@ impl Agent {
             Timer::Answer(leg) => self.on_answer_timer(stack, leg),
             Timer::Session(call) => self.release_expired(stack, call),
             Timer::Drain => self.release_all(stack),
-            Timer::B(_)
-            | Timer::C(_)
-            | Timer::F(_)
-            | Timer::H(_)
-            | Timer::L(_)
-            | Timer::M(_)
-            | Timer::Orphan(_)
-            | Timer::Cancelled(_) => {}
+            // Those of transactions and flows.
+            _ => {}
         }
     }
 

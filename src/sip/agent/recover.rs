@@ -2,7 +2,7 @@
 //!
 //! The decisions are [`recovery`](crate::sip::recovery)'s and the leg's; here they are carried out.
 
-use std::net::SocketAddr;
+use std::rc::Rc;
 use std::time::Duration;
 
 use super::invite::on_stray_answer;
@@ -11,8 +11,9 @@ use crate::cti::Content;
 use crate::key::{ClientId, FlowId, LegId, Side};
 use crate::sip::message::View;
 use crate::sip::recovery::{Cause, Late, cause_of, decide_late};
-use crate::sip::session::Failed;
+use crate::sip::session::{Failed, Purpose};
 use crate::sip::transaction::Stack;
+use crate::target::Target;
 
 impl Agent {
     /// Decides about a late answer to an attempt that was given up (`spec` §5); true when it goes on
@@ -65,6 +66,7 @@ impl Agent {
         &mut self,
         stack: &mut Stack,
         id: LegId,
+        flow: FlowId,
         response: View<'_>,
     ) -> bool {
         let pause = glare_pause(stack, id.side);
@@ -80,6 +82,10 @@ impl Agent {
             let cause = Cause::Unavailable { transport_error: false, retry_after };
             return response.status() == 503
                 && leg.on_attempt_failed(stack, id, cause) != Failed::GiveUp;
+        }
+        if stack.transport(flow).is_unreliable() {
+            // Only what a reliable transport lost is recovered.
+            return false;
         }
         let listed = &stack.options.transport_error_responses;
         let repeated = outgoing.recovery.is_some();
@@ -137,6 +143,28 @@ impl Agent {
         self.recover(stack, id, cause);
     }
 
+    /// An INVITE met an ICMP error: its peer has answered 503, as far as anybody above is concerned
+    /// (RFC 3261 §8.1.3.1, §17.1.4). Nothing waits, and a call that is up stays as it is.
+    pub(super) fn on_invite_undelivered(&mut self, stack: &mut Stack, id: LegId, client: ClientId) {
+        let Some(call) = self.calls.get_mut(id.call) else { return };
+        if !call.is_established() {
+            return self.on_invite_failed(stack, id, client, Cause::Flow);
+        }
+        let Some(outgoing) = &call.leg(id.side).outgoing else { return };
+        if outgoing.state != Sent::Attempting(client) {
+            return;
+        }
+        let (purpose, request) = (outgoing.purpose, Rc::clone(&outgoing.request));
+        let (status, ended) =
+            if outgoing.cancelled { (487, Ended::Cancelled) } else { (503, Ended::GivenUp) };
+        events::end_outgoing(stack, call, id, ended);
+        if purpose == Purpose::Relay {
+            self.fail_incoming(stack, id.other(), status);
+        } else {
+            self.on_control_refused(stack, id, purpose, &request);
+        }
+    }
+
     /// Timer B of an attempt ran out.
     pub(super) fn on_invite_timeout(&mut self, stack: &mut Stack, id: LegId, client: ClientId) {
         let Some(call) = self.calls.get_mut(id.call) else { return };
@@ -176,12 +204,12 @@ impl Agent {
         }
     }
 
-    /// A connection with `address` is open: legs that wait and have it in their target set go on at
+    /// A connection with `target` is open: legs that wait and have it in their target set go on at
     /// once, if they have more targets than that one (`spec` §7).
-    pub(in crate::sip) fn on_alive(&mut self, stack: &mut Stack, address: SocketAddr) {
+    pub(in crate::sip) fn on_alive(&mut self, stack: &mut Stack, target: Target) {
         let mut at = 0;
         while let Some(&id) = self.watching.get(at) {
-            if self.goes_on_waiting(stack, id, address) {
+            if self.goes_on_waiting(stack, id, target) {
                 at += 1;
             } else {
                 self.watching.swap_remove(at);
@@ -189,10 +217,10 @@ impl Agent {
         }
     }
 
-    fn goes_on_waiting(&mut self, stack: &mut Stack, id: LegId, address: SocketAddr) -> bool {
+    fn goes_on_waiting(&mut self, stack: &mut Stack, id: LegId, target: Target) -> bool {
         let Some(call) = self.calls.get_mut(id.call) else { return false };
         let leg = call.leg_mut(id.side);
-        let target = leg.target_at(&stack.options, address);
+        let target = leg.target_at(&stack.options, target);
         let sent = target.is_some_and(|target| leg.retry_at(stack, id, target));
         leg.watched = !sent && leg.is_waiting();
         leg.watched

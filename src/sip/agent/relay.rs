@@ -12,6 +12,7 @@ use crate::sip::dialog::write_contact;
 use crate::sip::message::{Method, Name, View, write};
 use crate::sip::session::NewRequest;
 use crate::sip::transaction::{Owner, Stack};
+use crate::target::Transport;
 
 impl Agent {
     /// Passes a request inside the dialog to the other leg.
@@ -92,6 +93,7 @@ impl Call {
 pub(super) fn pass_response(stack: &mut Stack, server: ServerId, response: View<'_>) {
     let status = response.status();
     let options = Arc::clone(&stack.options);
+    let transport = stack.server(server).map_or(Transport::Tcp, |server| server.transport);
     stack.respond_with(server, status, response.reason(), |out| {
         // What makes or confirms a dialog names the server, whatever the peer forgot (RFC 3261
         // §12.1.1).
@@ -101,7 +103,7 @@ pub(super) fn pass_response(stack: &mut Stack, server: ServerId, response: View<
                 // The Contacts of a redirection are its content, not an address of the dialog.
                 pass_contacts(out, response);
             } else {
-                write_contact(out, &options.sent_by);
+                write_contact(out, &options, transport);
             }
         }
         write_passed(out, response);

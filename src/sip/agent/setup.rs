@@ -1,15 +1,14 @@
 //! A new call: routing, the two legs, the first INVITE (RFC 3261 §13).
 
-use std::net::SocketAddr;
-
 use super::{Agent, Call, events, hops_left, respond_unavailable, rest_of_invite};
 use crate::key::{CallId, FlowId, LegId, ServerId, Side};
-use crate::options::{DeviceId, ForeignCallers, Options};
+use crate::options::{Device, DeviceId, ForeignCallers, Options};
 use crate::sip::dialog::Dialog;
 use crate::sip::message::{Uri, View};
 use crate::sip::session::{Incoming, Leg, Party};
 use crate::sip::token::Token;
 use crate::sip::transaction::Stack;
+use crate::target::Target;
 
 /// Where a new call comes from and goes to.
 struct Route {
@@ -17,7 +16,7 @@ struct Route {
     callee: DeviceId,
     /// Request-URI on the callee's leg.
     uri: Vec<u8>,
-    address: SocketAddr,
+    target: Target,
 }
 
 impl Agent {
@@ -33,9 +32,9 @@ impl Agent {
         if self.draining || full || !stack.has_room_for_client() {
             return respond_unavailable(stack, server);
         }
-        let Some(peer) = stack.flows.get(flow).map(|flow| flow.peer) else {
-            return stack.end_server(server);
-        };
+        let from = stack.flows.get(flow).map(|flow| (flow.transport, flow.peer));
+        let Some((transport, address)) = from else { return stack.end_server(server) };
+        let peer = Target { transport, address };
         let route = match find_route(&stack.options, peer, invite) {
             Ok(route) => route,
             Err(status) => return stack.refuse(server, status),
@@ -78,9 +77,9 @@ impl Agent {
 }
 
 /// Decides who calls whom, or with which status the call is refused.
-fn find_route(options: &Options, peer: SocketAddr, invite: View<'_>) -> Result<Route, u16> {
+fn find_route(options: &Options, peer: Target, invite: View<'_>) -> Result<Route, u16> {
     let from = invite.from().and_then(|from| from.uri());
-    let caller = options.caller(peer.ip(), &from.map_or(String::new(), |uri| number(&uri)));
+    let caller = options.caller(peer.address.ip(), &from.map_or(String::new(), |uri| number(&uri)));
     if caller.is_none() && options.foreign_callers == ForeignCallers::Refuse {
         return Err(403);
     }
@@ -92,9 +91,11 @@ fn find_route(options: &Options, peer: SocketAddr, invite: View<'_>) -> Result<R
         device.contact.as_bytes().to_vec()
     } else {
         let user = uri.user.unwrap_or_default();
-        [b"sip:", user, b"@", device.address.to_string().as_bytes(), b";transport=tcp"].concat()
+        let (address, transport) = (device.address.to_string(), device.transport.in_uri());
+        let parts = [b"sip:", user, b"@", address.as_bytes(), b";transport=", transport.as_bytes()];
+        parts.concat()
     };
-    Ok(Route { caller, callee, uri, address: device.address })
+    Ok(Route { caller, callee, uri, target: device.target() })
 }
 
 /// The user part as a number to look up; empty when there is none or it is no text.
@@ -105,16 +106,15 @@ fn number(uri: &Uri<'_>) -> String {
 fn make_legs(
     stack: &mut Stack,
     flow: FlowId,
-    peer: SocketAddr,
+    peer: Target,
     route: &Route,
     invite: View<'_>,
     tags: [Token; 2],
 ) -> Option<[Leg; 2]> {
     let call_id = format!("{:016x}{:016x}", stack.random(), stack.random());
-    let fallback =
-        route.caller.and_then(|id| stack.options.device(id)).map(|device| device.address);
+    let fallback = route.caller.and_then(|id| stack.options.device(id)).map(Device::target);
     let a = Leg {
-        dialog: Dialog::of_invite(invite, tags[0])?,
+        dialog: Dialog::of_invite(invite, tags[0], peer.transport)?,
         confirmed: false,
         device: route.caller,
         flow: Some(flow),
@@ -127,13 +127,19 @@ fn make_legs(
         incoming: None,
     };
     let b = Leg {
-        dialog: Dialog::to_target(invite, tags[1], call_id.as_bytes(), &route.uri)?,
+        dialog: Dialog::to_target(
+            invite,
+            tags[1],
+            call_id.as_bytes(),
+            &route.uri,
+            route.target.transport,
+        )?,
         confirmed: false,
         device: Some(route.callee),
         flow: None,
         target: 0,
         watched: false,
-        fallback: route.address,
+        fallback: route.target,
         invite_cseq: None,
         party: Party::Null,
         outgoing: None,

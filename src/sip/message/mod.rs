@@ -4,6 +4,7 @@
 //! stream ─► Framer ─► Message(&[u8]) ─► Head::read ─► View ─► method, via, from, to, cseq, …
 //!             │            └► home: which shard, without a table
 //!             └► Ping, Unframed
+//! datagram ─► Message(&[u8])
 //! ```
 //!
 //! [`Framer`], [`Head`] and [`home`] walk over the lines of a head with one and the same scanner, so
@@ -16,6 +17,7 @@
 
 mod addr;
 mod check;
+mod datagram;
 mod frame;
 mod head;
 mod home;
@@ -30,6 +32,7 @@ mod word;
 pub mod write;
 
 pub use addr::NameAddr;
+pub use datagram::datagram;
 pub use frame::{Frame, FrameError, Framer};
 pub use head::{Head, HeadError};
 pub use home::home;

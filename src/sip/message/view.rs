@@ -126,6 +126,11 @@ impl<'a> View<'a> {
         headers.iter().filter(move |entry| entry.name == name)
     }
 
+    /// Everything before the body.
+    pub fn head_bytes(&self) -> &'a [u8] {
+        self.bytes.get(..self.head.body.into()).unwrap_or(self.bytes)
+    }
+
     /// The body: what follows the head, up to Content-Length where that is less.
     pub fn body(&self) -> &'a [u8] {
         let rest = self.bytes.get(self.head.body.into()..).unwrap_or_default();

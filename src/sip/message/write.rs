@@ -7,6 +7,10 @@
 //! Nothing is checked: what a [`View`](super::View) gave out has no line end in it but folds, and
 //! fits; text from elsewhere must be looked at first.
 
+use std::rc::Rc;
+
+use crate::target::Transport;
+
 /// `METHOD uri SIP/2.0`
 pub fn request_line(out: &mut Vec<u8>, method: &[u8], uri: &[u8]) {
     out.extend_from_slice(method);
@@ -36,6 +40,21 @@ pub fn header(out: &mut Vec<u8>, name: &str, value: &[u8]) {
 /// A header as it was received, CRLF included.
 pub fn line(out: &mut Vec<u8>, raw: &[u8]) {
     out.extend_from_slice(raw);
+}
+
+/// A request of ours, whose Via is its first header, with another transport in it (RFC 3261 §18.1.1).
+pub fn with_via_transport(request: &[u8], transport: Transport) -> Rc<[u8]> {
+    const VIA: &[u8] = b"\r\nVia: SIP/2.0/";
+    let mut bytes: Rc<[u8]> = Rc::from(request);
+    let name = transport.in_via().as_bytes();
+    let at = memchr::memmem::find(request, VIA).map(|at| at + VIA.len());
+    if let Some(at) = at
+        && let Some(bytes) = Rc::get_mut(&mut bytes)
+        && let Some(old) = bytes.get_mut(at..at + name.len())
+    {
+        old.copy_from_slice(name);
+    }
+    bytes
 }
 
 /// A decimal number.

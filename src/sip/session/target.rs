@@ -9,54 +9,96 @@
 //!
 //! A peer's own flow and its address are one target: when the flow dies the address is where it was
 //! (`docs/ARCHITECTURE.md`, "Target sets").
+//!
+//! Over UDP the target is where its Contact or Route says. A request that is too large for a datagram
+//! goes over TCP to the same address (RFC 3261 §18.1.1).
 
-use std::net::SocketAddr;
+use std::rc::Rc;
 
 use super::Leg;
 use crate::key::FlowId;
 use crate::options::Options;
 use crate::sip::flow::Direction;
+use crate::sip::message::write;
 use crate::sip::transaction::Stack;
+use crate::target::{Target, Transport};
+
+/// Bytes of a request that are sent as a datagram where the path's MTU is not known; a larger one goes
+/// over TCP (RFC 3261 §18.1.1).
+pub(super) const DATAGRAM_BYTES_MAX: usize = 1300;
+
+/// How the next request of a leg goes out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Way {
+    /// A flow that is there; `None`: the one to the target.
+    flow: Option<FlowId>,
+    /// What it goes over: the flow's transport, not always the target's.
+    pub(super) transport: Transport,
+    pub(super) target: Target,
+}
+
+impl Way {
+    /// The flow, asked for if it is not there.
+    pub(super) fn open(self, stack: &mut Stack) -> FlowId {
+        self.flow.unwrap_or_else(|| stack.outbound(self.target))
+    }
+
+    /// The way for a request of this size, the request with the Via for it, and true when it goes
+    /// over TCP for its size alone.
+    pub(super) fn fitting(self, request: Rc<[u8]>) -> (Self, Rc<[u8]>, bool) {
+        if self.transport == Transport::Tcp || request.len() <= DATAGRAM_BYTES_MAX {
+            return (self, request, false);
+        }
+        let transport = Transport::Tcp;
+        let target = Target { transport, ..self.target };
+        (
+            Self { flow: None, transport, target },
+            write::with_via_transport(&request, transport),
+            true,
+        )
+    }
+}
 
 /// Targets of a leg that have failed in this round, a bit each.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Tried(u16);
 
 impl Leg {
-    /// The flow for the next request: the peer's own while it is up, else the one to the target.
-    pub(in crate::sip) fn choose_flow(&self, stack: &mut Stack) -> (FlowId, SocketAddr) {
+    /// The way of the next request: the peer's own flow while it is up, else the one to the target.
+    pub(super) fn choose(&self, stack: &Stack) -> Way {
         let target = self.address(&stack.options, self.target).unwrap_or(self.fallback);
         if let Some(id) = self.flow
             && let Some(flow) = stack.flows.get(id)
-            && (flow.direction == Direction::Inbound || flow.peer == target)
+            && (flow.direction == Direction::Inbound
+                || (flow.peer == target.address && flow.transport == target.transport))
         {
-            return (id, target);
+            return Way { flow: Some(id), transport: flow.transport, target };
         }
-        (stack.outbound(target), target)
+        Way { flow: None, transport: target.transport, target }
     }
 
     /// The same for an INVITE, which goes to the device itself until its dialog is confirmed: what
     /// an earlier attempt's early dialog says is not where a new one begins.
-    pub(super) fn choose_invite_flow(&self, stack: &mut Stack) -> (FlowId, SocketAddr) {
+    pub(super) fn choose_for_invite(&self, stack: &Stack) -> Way {
         if self.confirmed {
-            return self.choose_flow(stack);
+            return self.choose(stack);
         }
         let target = match self.target {
             0 => self.fallback,
             index => self.address(&stack.options, index).unwrap_or(self.fallback),
         };
-        (stack.outbound(target), target)
+        Way { flow: None, transport: target.transport, target }
     }
 
     /// True when the device can be reached at more than one address.
     pub(in crate::sip) fn has_more_targets(&self, options: &Options) -> bool {
         let first = self.address(options, 0);
-        self.backups(options).iter().any(|&backup| Some(backup) != first)
+        self.backups(options).any(|backup| Some(backup) != first)
     }
 
-    /// The target with this address, if it is one of the set.
-    pub(in crate::sip) fn target_at(&self, options: &Options, address: SocketAddr) -> Option<u8> {
-        (0..self.targets(options)).find(|&index| self.address(options, index) == Some(address))
+    /// The place of a target in the set, if it is one of the set.
+    pub(in crate::sip) fn target_at(&self, options: &Options, target: Target) -> Option<u8> {
+        (0..self.targets(options)).find(|&index| self.address(options, index) == Some(target))
     }
 
     /// The target in use has failed. The next one that has not failed in this round is in use now;
@@ -76,18 +118,21 @@ impl Leg {
 
     fn targets(&self, options: &Options) -> u8 {
         // CONTACT_BACKUPS_MAX is far below 16.
-        1 + self.backups(options).len().min(15) as u8
+        1 + self.backups(options).count().min(15) as u8
     }
 
-    fn address(&self, options: &Options, index: u8) -> Option<SocketAddr> {
+    fn address(&self, options: &Options, index: u8) -> Option<Target> {
         match index {
             0 => Some(self.dialog.next_hop().unwrap_or(self.fallback)),
-            _ => self.backups(options).get(usize::from(index) - 1).copied(),
+            _ => self.backups(options).nth(usize::from(index) - 1),
         }
     }
 
-    fn backups<'a>(&self, options: &'a Options) -> &'a [SocketAddr] {
+    fn backups<'a>(&self, options: &'a Options) -> impl Iterator<Item = Target> + use<'a> {
         let device = self.device.and_then(|id| options.device(id));
-        device.map_or(&[], |device| &device.backups)
+        device.into_iter().flat_map(|device| {
+            let transport = device.transport;
+            device.backups.iter().map(move |&address| Target { transport, address })
+        })
     }
 }

@@ -1,16 +1,17 @@
 //! Client transactions: requests that were sent, and who is told what becomes of them.
 
-use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::Duration;
 
 use super::invite_client::{self, Effect, Event};
+use super::repeat::Repeat;
 use super::{CLIENTS_MAX, Stack, request_client};
 use crate::key::{ClientId, FlowId, LegId, ServerId, TimerKey};
 use crate::sip::counters::End;
 use crate::sip::message::{Head, Method, Name, View, write};
-use crate::sip::timer::{self, T1, T1_64, Timer};
+use crate::sip::timer::{self, T1, T1_64, T4, Timer};
 use crate::sip::token::Token;
+use crate::target::{Target, Transport};
 
 /// A request that was sent.
 #[derive(Debug)]
@@ -24,14 +25,20 @@ pub(in crate::sip) struct Client {
     pub(in crate::sip) acks: Vec<Rc<[u8]>>,
     method: Method,
     cookie: u64,
-    flow: FlowId,
-    target: SocketAddr,
+    pub(super) flow: FlowId,
+    /// Of the flow that it went out on last.
+    transport: Transport,
+    target: Target,
     /// Place in the flow's list; `None` when it does not wait on it any more.
     slot: Option<u32>,
-    /// Whichever of B, C, F, M, the orphan's and the cancelled one's runs.
+    /// Whichever of B, C, D, F, K, M, the orphan's and the cancelled one's runs.
     timer: Option<TimerKey>,
+    /// Timer A or E.
+    pub(super) repeat: Option<Box<Repeat>>,
     /// True when the one new connection was used.
     reconnected: bool,
+    /// Goes over TCP only because it is too large for UDP.
+    oversized: bool,
     cancel: Cancel,
 }
 
@@ -73,7 +80,9 @@ pub(in crate::sip) struct NewClient<'a> {
     pub(in crate::sip) owner: Owner,
     pub(in crate::sip) flow: FlowId,
     /// Where to go when the flow is gone.
-    pub(in crate::sip) target: SocketAddr,
+    pub(in crate::sip) target: Target,
+    /// True when `target` is not what the peer asked for: the request is too large for a datagram.
+    pub(in crate::sip) oversized: bool,
     pub(in crate::sip) request: &'a Rc<[u8]>,
     /// Timer B or F.
     pub(in crate::sip) timeout: Duration,
@@ -99,6 +108,8 @@ pub(in crate::sip) enum Verdict {
     Failed {
         /// False when the connection could not be opened.
         was_open: bool,
+        /// What the flow was made of.
+        transport: Transport,
     },
 }
 
@@ -146,10 +157,13 @@ impl Stack {
             method: new.method,
             cookie: new.branch.cookie,
             flow: new.flow,
+            transport: Transport::Tcp,
             target: new.target,
             slot: None,
             timer: None,
+            repeat: None,
             reconnected: false,
+            oversized: new.oversized,
             cancel: Cancel::No,
         });
         debug_assert_eq!(id.0.index, new.branch.index, "the branch names another transaction");
@@ -160,6 +174,7 @@ impl Stack {
         self.set_client_timer(id, new.timeout, timer);
         self.wait_on(id, new.flow);
         self.out.send(new.flow, new.request);
+        self.repeat_if_unreliable(id);
         id
     }
 
@@ -188,6 +203,7 @@ impl Stack {
         if status >= 200 && client.is_pending() {
             self.counters.sent.count(client.method, End::Status(status));
         }
+        let unreliable = client.transport.is_unreliable();
         match client.state {
             State::Invite(before) => {
                 let (after, effect) = invite_client::step(before, invite_event(status));
@@ -200,7 +216,11 @@ impl Stack {
                 }
                 if after == invite_client::State::Completed {
                     // Timer D is zero on a reliable flow (RFC 3261 §17.1.1.2).
-                    self.end_client(id);
+                    match unreliable {
+                        true if before != after => self.set_client_timer(id, T1_64, Timer::D(id)),
+                        true => {}
+                        false => self.end_client(id),
+                    }
                 }
                 matches!(effect, Effect::Tell | Effect::AcknowledgeAndTell).then_some(told)
             }
@@ -214,7 +234,15 @@ impl Stack {
                 let told = client.told(id, Verdict::Answered { late: false });
                 if after == request_client::State::Completed {
                     // Timer K is zero on a reliable flow (RFC 3261 §17.1.2.2).
-                    self.end_client(id);
+                    match unreliable {
+                        true if before != after => {
+                            self.stop_repeating(id);
+                            self.stop_waiting(id);
+                            self.set_client_timer(id, T4, Timer::K(id));
+                        }
+                        true => {}
+                        false => self.end_client(id),
+                    }
                 }
                 (effect == request_client::Effect::Tell).then_some(told)
             }
@@ -224,9 +252,12 @@ impl Stack {
     /// A flow is gone: every transaction that waits on it, in one pass.
     pub(in crate::sip) fn flow_failed(&mut self, flow: FlowId) -> Vec<Told> {
         let Some(gone) = self.flows.remove(flow) else { return Vec::new() };
-        let was_open = gone.open;
+        let (was_open, transport) = (gone.open, gone.transport);
         let waiting = gone.into_waiting();
-        waiting.into_iter().filter_map(|id| self.client_flow_failed(id, was_open)).collect()
+        waiting
+            .into_iter()
+            .filter_map(|id| self.client_flow_failed(id, was_open, transport))
+            .collect()
     }
 
     /// Timer B or F: nothing came in time.
@@ -240,6 +271,7 @@ impl Stack {
                 client.state = State::Invite(after);
                 let told = client.told(id, Verdict::TimedOut);
                 if after == invite_client::State::Orphaned {
+                    self.stop_repeating(id);
                     self.stop_waiting(id);
                     self.set_client_timer(id, T1_64, Timer::Orphan(id));
                 }
@@ -272,13 +304,20 @@ impl Stack {
         self.cancel(id);
     }
 
-    /// Timer M, or an orphan's: nothing can come any more.
+    /// Timer D, K or M, or an orphan's: nothing can come any more.
     pub(in crate::sip) fn on_client_over(&mut self, id: ClientId) {
         let Some(client) = self.clients.get_mut(id) else { return };
         client.timer = None;
-        if let State::Invite(state) = client.state
-            && invite_client::step(state, Event::Over).0 == invite_client::State::Terminated
-        {
+        let over = match client.state {
+            State::Invite(state) => {
+                invite_client::step(state, Event::Over).0 == invite_client::State::Terminated
+            }
+            State::Request(state) => {
+                let (after, _) = request_client::step(state, request_client::Event::K);
+                after == request_client::State::Terminated
+            }
+        };
+        if over {
             self.end_client(id);
         }
     }
@@ -294,22 +333,26 @@ impl Stack {
                 client.cancel = Cancel::Sent;
                 self.send_cancel(id);
                 self.set_client_timer(id, T1_64, Timer::Cancelled(id));
+                self.repeat_if_unreliable(id);
             }
             (State::Invite(_) | State::Request(_), Cancel::No | Cancel::Wanted | Cancel::Sent) => {}
         }
     }
 
-    fn match_response(&self, response: View<'_>) -> Option<ClientId> {
+    fn match_response(&mut self, response: View<'_>) -> Option<ClientId> {
         let token = response.via()?.token()?;
         let (cseq, _) = response.cseq()?;
         let id = self.clients.key_at(token.index)?;
         let client = self.clients.get(id)?;
-        let same = token.shard == self.shard
-            && token.cookie == client.cookie
-            && cseq == client.cseq
-            // The answer to a CANCEL has the INVITE's branch, and nobody waits for it.
-            && response.method() == client.method;
-        same.then_some(id)
+        let same =
+            token.shard == self.shard && token.cookie == client.cookie && cseq == client.cseq;
+        let method = response.method();
+        if same && method == Method::Cancel && client.cancel == Cancel::Sent {
+            // The answer to a CANCEL has the INVITE's branch, and all that it says is that it came.
+            self.stop_repeating(id);
+            return None;
+        }
+        (same && method == client.method).then_some(id)
     }
 
     /// Timers and places after a response to an INVITE.
@@ -323,6 +366,9 @@ impl Stack {
         use invite_client::State::{Accepted, Completed, Orphaned, Proceeding};
         match after {
             Proceeding => {
+                if before == invite_client::State::Calling {
+                    self.stop_repeating(id);
+                }
                 let wanted = self.clients.get(id).map(|client| client.cancel);
                 match wanted {
                     Some(Cancel::No) => self.set_client_timer(id, timer::C, Timer::C(id)),
@@ -331,11 +377,15 @@ impl Stack {
                 }
             }
             Accepted if before != Accepted => {
+                self.stop_repeating(id);
                 self.stop_waiting(id);
                 // A little longer than the 2xx of the other leg waits for the ACK that is passed on.
                 self.set_client_timer(id, T1_64 + T1, Timer::M(id));
             }
-            Completed => self.stop_waiting(id),
+            Completed => {
+                self.stop_repeating(id);
+                self.stop_waiting(id);
+            }
             Orphaned => self.adopt_flow(id, flow),
             Accepted | invite_client::State::Calling | invite_client::State::Terminated => {}
         }
@@ -366,6 +416,7 @@ impl Stack {
         let flow = client.flow;
         self.wait_on(id, flow);
         self.set_client_timer(id, more, Timer::B(id));
+        self.repeat_if_unreliable(id);
     }
 
     /// A device answers provisionally to an attempt that was given up and that nobody waits for: it
@@ -378,11 +429,22 @@ impl Stack {
         }
     }
 
-    fn client_flow_failed(&mut self, id: ClientId, was_open: bool) -> Option<Told> {
+    fn client_flow_failed(
+        &mut self,
+        id: ClientId,
+        was_open: bool,
+        transport: Transport,
+    ) -> Option<Told> {
+        self.stop_repeating(id);
         let client = self.clients.get_mut(id)?;
         client.slot = None;
         self.outstanding -= 1;
-        let told = client.told(id, Verdict::Failed { was_open });
+        if std::mem::take(&mut client.oversized) && !was_open {
+            self.send_as_datagram(id);
+            return None;
+        }
+        let client = self.clients.get_mut(id)?;
+        let told = client.told(id, Verdict::Failed { was_open, transport });
         match client.state {
             State::Invite(state) => {
                 let (after, effect) = invite_client::step(state, Event::FlowFailed);
@@ -392,7 +454,8 @@ impl Stack {
                 (effect == Effect::Tell).then_some(told)
             }
             State::Request(state) => {
-                let again = was_open && !client.reconnected;
+                // An ICMP error is not the end of a connection that a new one may replace.
+                let again = was_open && !client.reconnected && transport == Transport::Tcp;
                 let event = request_client::Event::FlowFailed { again };
                 let (after, effect) = request_client::step(state, event);
                 client.state = State::Request(after);
@@ -420,11 +483,35 @@ impl Stack {
         self.out.send(flow, &request);
     }
 
+    /// A request too large for UDP finds nobody who takes it over TCP: a datagram after all (RFC 3261
+    /// §18.1.1).
+    fn send_as_datagram(&mut self, id: ClientId) {
+        let Some(client) = self.clients.get_mut(id) else { return };
+        client.target.transport = Transport::Udp;
+        client.request = write::with_via_transport(&client.request, Transport::Udp);
+        let (target, request) = (client.target, Rc::clone(&client.request));
+        let flow = self.outbound(target);
+        if let Some(client) = self.clients.get_mut(id) {
+            client.flow = flow;
+        }
+        self.wait_on(id, flow);
+        self.out.send(flow, &request);
+        self.repeat_if_unreliable(id);
+    }
+
+    fn repeat_if_unreliable(&mut self, id: ClientId) {
+        if self.clients.get(id).is_some_and(|client| client.transport.is_unreliable()) {
+            self.begin_repeating(id);
+        }
+    }
+
     fn wait_on(&mut self, id: ClientId, flow: FlowId) {
         let slot = self.flows.wait(flow, id);
+        let transport = self.transport(flow);
         self.outstanding += 1;
         if let Some(client) = self.clients.get_mut(id) {
             client.slot = Some(slot);
+            client.transport = transport;
         }
     }
 
@@ -440,6 +527,7 @@ impl Stack {
     }
 
     fn end_client(&mut self, id: ClientId) {
+        self.stop_repeating(id);
         self.stop_waiting(id);
         if let Some(client) = self.clients.remove(id)
             && let Some(timer) = client.timer
@@ -464,7 +552,7 @@ impl Stack {
         self.send_derived(flow, &request, b"ACK", Some(to));
     }
 
-    fn send_cancel(&mut self, id: ClientId) {
+    pub(super) fn send_cancel(&mut self, id: ClientId) {
         let Some(client) = self.clients.get(id) else { return };
         let (flow, request) = (client.flow, Rc::clone(&client.request));
         self.send_derived(flow, &request, b"CANCEL", None);

@@ -1,12 +1,13 @@
 //! Transactions (RFC 3261 §17) and what they stand on: flows, wheel, generator, actions.
 //!
 //! The four state machines are pure functions in files of their own; `client` and `server` keep
-//! the transactions, find the one a message belongs to, and do what the machines say. All flows are
-//! reliable so far: timers A, E and G are in the machines, and get their drivers with UDP.
+//! the transactions, find the one a message belongs to, and do what the machines say; `repeat` drives
+//! timers A, E and G, which run over UDP only.
 
 mod client;
 pub mod invite_client;
 pub mod invite_server;
+mod repeat;
 pub mod request_client;
 pub mod request_server;
 mod server;
@@ -26,13 +27,14 @@ use server::Server;
 
 use super::actions::{Actions, CloseReason, Stats};
 use super::counters::Counters;
-use super::flow::Flows;
+use super::flow::{DATAGRAM_IDLE, Flows};
 use super::message::Head;
 use super::timer::Timer;
 use super::token::Token;
 use super::wheel::Wheel;
 use crate::key::{ClientId, FlowId, ServerId, ShardId, Slab};
 use crate::options::Options;
+use crate::target::{Target, Transport};
 use crate::time::Instant;
 
 /// Client transactions and orphans of a shard; a request beyond it is answered 503.
@@ -103,13 +105,55 @@ impl Stack {
         Token { shard: self.shard, index, cookie: self.random() }
     }
 
-    /// The flow to `target`: the open or opening one, else a new connection is asked for.
-    pub(super) fn outbound(&mut self, target: SocketAddr) -> FlowId {
-        let (flow, new) = self.flows.outbound(target);
+    /// The flow to `target`: the open or opening one, else a new one is asked for.
+    pub(super) fn outbound(&mut self, target: Target) -> FlowId {
+        let (flow, new) = match target.transport {
+            Transport::Tcp => self.flows.outbound(target.address),
+            Transport::Udp => match self.flows.datagram(target.address, self.now) {
+                Some(flow) => (flow, false),
+                None => (self.add_datagram_flow(target.address), true),
+            },
+        };
         if new {
             self.out.connect(flow, target, self.options.limits.connect_timeout);
         }
         flow
+    }
+
+    /// The flow of a datagram from `peer`. `None` when there are too many.
+    pub(super) fn datagram_from(&mut self, peer: SocketAddr) -> Option<FlowId> {
+        if let Some(flow) = self.flows.datagram(peer, self.now) {
+            return Some(flow);
+        }
+        let full = self.flows.is_full(Transport::Udp, self.options.limits.flows_max);
+        (!full).then(|| self.add_datagram_flow(peer))
+    }
+
+    fn add_datagram_flow(&mut self, peer: SocketAddr) -> FlowId {
+        let flow = self.flows.add_datagram(peer, self.now);
+        self.wheel.schedule(self.now + DATAGRAM_IDLE, Timer::Idle(flow));
+        flow
+    }
+
+    /// A flow over UDP is forgotten, unless it was used meanwhile or a request waits on it.
+    pub(super) fn on_idle(&mut self, flow: FlowId) {
+        if self.flows.get(flow).is_none() {
+            return;
+        }
+        match self.flows.busy_until(flow, self.now) {
+            Some(until) => {
+                self.wheel.schedule(until, Timer::Idle(flow));
+            }
+            None => {
+                self.flows.remove(flow);
+                self.out.close(flow, CloseReason::Idle);
+            }
+        }
+    }
+
+    /// What a flow is made of; TCP when it is gone.
+    pub(super) fn transport(&self, flow: FlowId) -> Transport {
+        self.flows.get(flow).map_or(Transport::Tcp, |flow| flow.transport)
     }
 
     /// Closes a flow whose peer sent what cannot be answered; what waits on it is told.

@@ -6,12 +6,14 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use super::invite_server::{self, Event};
+use super::repeat::Repeat;
 use super::{SERVERS_MAX, Stack, request_server};
 use crate::key::{FlowId, RETAINED_SLOTS, ServerId, TimerKey};
 use crate::sip::counters::End;
-use crate::sip::message::{Header, Method, Name, View, write};
-use crate::sip::timer::{T1_64, Timer};
+use crate::sip::message::{Header, Method, Name, Via, View, write};
+use crate::sip::timer::{T1_64, T4, Timer};
 use crate::sip::token::Token;
+use crate::target::{Target, Transport};
 
 /// A request that was received.
 #[derive(Debug)]
@@ -21,15 +23,38 @@ pub(in crate::sip) struct Server {
     /// The tag that responses put into To when the request had none.
     pub(in crate::sip) to_tag: Option<Token>,
     state: State,
+    /// Where responses go.
     flow: FlowId,
+    pub(in crate::sip) transport: Transport,
     /// Where the request came from.
     peer: SocketAddr,
-    /// Where responses go when the flow is gone (RFC 3261 §18.2.2).
-    sent_by_port: u16,
+    /// The peer's port for responses when the flow is gone (RFC 3261 §18.2.2).
+    reply_port: u16,
     branch: u64,
-    /// The last response to an INVITE.
+    /// The last response to an INVITE, and over UDP to any request.
     response: Option<Rc<[u8]>>,
     timer: Option<TimerKey>,
+    /// Timer G.
+    pub(super) repeat: Option<Box<Repeat>>,
+}
+
+impl Server {
+    /// Where the machine of an INVITE is; `None` for another request.
+    pub(super) fn invite_state(&self) -> Option<invite_server::State> {
+        match self.state {
+            State::Invite(state) => Some(state),
+            State::Request(_) => None,
+        }
+    }
+}
+
+/// Where a response goes.
+struct Reply {
+    flow: FlowId,
+    transport: Transport,
+    /// Where the request came from.
+    peer: SocketAddr,
+    port: u16,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,39 +76,62 @@ pub(in crate::sip) enum Received {
 
 impl Stack {
     /// Finds or makes the transaction of a request other than ACK and CANCEL (RFC 3261 §17.2.3).
-    pub(in crate::sip) fn receive(
-        &mut self,
-        flow: FlowId,
-        request: View<'_>,
-        bytes: &[u8],
-    ) -> Received {
+    pub(in crate::sip) fn receive(&mut self, flow: FlowId, request: View<'_>) -> Received {
         let method = request.method();
         let branch = self.branch_hash(request, method);
         if let Some(&id) = self.by_branch.get(&branch) {
             self.repeat(id, flow);
             return Received::Repeated;
         }
-        let peer = self.flows.get(flow).map(|flow| flow.peer);
-        let Some(peer) = peer.filter(|_| self.servers.len() < SERVERS_MAX) else {
+        if self.servers.len() >= SERVERS_MAX {
             return Received::Refused;
-        };
+        }
+        let Some(reply) = self.reply_to(flow, request.via()) else { return Received::Refused };
         let state = match method {
             Method::Invite => State::Invite(invite_server::State::Proceeding),
             _ => State::Request(request_server::State::Trying),
         };
         let id = self.servers.insert(Server {
-            request: Rc::from(&bytes[..bytes.len() - request.body().len()]),
+            request: Rc::from(request.head_bytes()),
             to_tag: None,
             state,
-            flow,
-            peer,
-            sent_by_port: request.via().and_then(|via| via.port).unwrap_or(5060),
+            flow: reply.flow,
+            transport: reply.transport,
+            peer: reply.peer,
+            reply_port: reply.port,
             branch,
             response: None,
             timer: None,
+            repeat: None,
         });
         self.by_branch.insert(branch, id);
         Received::New(id)
+    }
+
+    /// Where the responses to a request go: down its flow over TCP; over UDP to the port that it came
+    /// from when its Via asks for that (RFC 3581 §4), else to that of its Via (RFC 3261 §18.2.2).
+    /// `None` when the flow is gone, or when that is one too many.
+    fn reply_to(&mut self, flow: FlowId, via: Option<Via<'_>>) -> Option<Reply> {
+        let (peer, transport) = self.flows.get(flow).map(|flow| (flow.peer, flow.transport))?;
+        let sent_by = via.and_then(|via| via.port).unwrap_or(5060);
+        if transport == Transport::Tcp {
+            return Some(Reply { flow, transport, peer, port: sent_by });
+        }
+        let as_it_came = sent_by == 0 || via.is_some_and(|via| via.rport == Some(None));
+        let port = if as_it_came { peer.port() } else { sent_by };
+        let flow = match port == peer.port() {
+            true => flow,
+            false => {
+                let address = SocketAddr::new(peer.ip(), port);
+                let known = self.flows.datagram(address, self.now).is_some();
+                let full = self.flows.is_full(transport, self.options.limits.flows_max);
+                if full && !known {
+                    return None;
+                }
+                self.outbound(Target::udp(address))
+            }
+        };
+        Some(Reply { flow, transport, peer, port })
     }
 
     /// The INVITE that a CANCEL is about (RFC 3261 §9.2).
@@ -100,11 +148,17 @@ impl Stack {
         let State::Invite(before) = server.state else { return false };
         let (after, _) = invite_server::step(before, Event::Ack);
         server.state = State::Invite(after);
-        if after == invite_server::State::Confirmed {
+        let unreliable = server.transport.is_unreliable();
+        if after == invite_server::State::Confirmed && before != after {
             // Timer I is zero on a reliable flow (RFC 3261 §17.2.1).
-            self.end_server(id);
+            if unreliable {
+                self.stop_repeating_response(id);
+                self.set_server_timer(id, T4, Timer::I(id));
+            } else {
+                self.end_server(id);
+            }
         }
-        before == invite_server::State::Completed
+        after == invite_server::State::Confirmed
     }
 
     /// The transaction, while it lasts.
@@ -112,9 +166,12 @@ impl Stack {
         self.servers.get(id)
     }
 
-    /// True when the flow that the request came on is gone.
+    /// True when the connection that the request came on is gone.
     pub(in crate::sip) fn lost_flow(&self, id: ServerId) -> bool {
-        self.servers.get(id).is_some_and(|server| self.flows.get(server.flow).is_none())
+        self.servers.get(id).is_some_and(|server| {
+            // Over UDP there is nothing to lose.
+            !server.transport.is_unreliable() && self.flows.get(server.flow).is_none()
+        })
     }
 
     /// Responses go down `flow` from now on: the peer, whose old one is gone, was heard on it.
@@ -141,8 +198,15 @@ impl Stack {
     }
 
     /// Refuses a request from nobody we know, and forgets it: a stranger leaves nothing behind. The
-    /// ACK finds nothing, and on a reliable flow no repetition comes (RFC 3261 §8.2.7).
+    /// ACK finds nothing. On a reliable flow no repetition comes; over UDP each is refused alike, with
+    /// the same tag (RFC 3261 §8.2.7), and a forged source is sent no more than was sent to us.
     pub(in crate::sip) fn refuse(&mut self, id: ServerId, status: u16) {
+        if let Some(server) = self.servers.get_mut(id)
+            && server.transport.is_unreliable()
+        {
+            let cookie = server.branch;
+            server.to_tag = Some(Token { shard: self.shard, index: u32::MAX, cookie });
+        }
         self.respond(id, status);
         self.end_server(id);
     }
@@ -194,19 +258,35 @@ impl Stack {
             if self.servers.is_empty() && self.by_branch.capacity() > RETAINED_SLOTS {
                 self.by_branch.shrink_to(0);
             }
-            if let Some(timer) = server.timer {
+            let repeat = server.repeat.map(|repeat| repeat.timer);
+            for timer in [server.timer, repeat].into_iter().flatten() {
                 self.wheel.cancel(timer);
             }
         }
     }
 
-    /// Timer H or L: nothing can come any more.
+    fn stop_repeating_response(&mut self, id: ServerId) {
+        if let Some(server) = self.servers.get_mut(id)
+            && let Some(repeat) = server.repeat.take()
+        {
+            self.wheel.cancel(repeat.timer);
+        }
+    }
+
+    /// Timer H, I, J or L: nothing can come any more.
     pub(in crate::sip) fn on_server_over(&mut self, id: ServerId) {
         let Some(server) = self.servers.get_mut(id) else { return };
         server.timer = None;
-        if let State::Invite(state) = server.state
-            && invite_server::step(state, Event::Over).0 == invite_server::State::Terminated
-        {
+        let over = match server.state {
+            State::Invite(state) => {
+                invite_server::step(state, Event::Over).0 == invite_server::State::Terminated
+            }
+            State::Request(state) => {
+                let (after, _) = request_server::step(state, request_server::Event::J);
+                after == request_server::State::Terminated
+            }
+        };
+        if over {
             self.end_server(id);
         }
     }
@@ -220,12 +300,12 @@ impl Stack {
         status: u16,
         rest: impl FnOnce(&mut Vec<u8>),
     ) {
-        let Some(peer) = self.flows.get(flow).map(|flow| flow.peer) else { return };
+        let Some(reply) = self.reply_to(flow, request.via()) else { return };
         let tag = self.token(u32::MAX);
         let reason = write::reason_phrase(status).as_bytes();
         self.counters.received.count(request.method(), End::Status(status));
-        self.out.send_with(flow, |out| {
-            write_head(out, request, status, reason, Some(tag), peer);
+        self.out.send_with(reply.flow, |out| {
+            write_head(out, request, status, reason, Some(tag), reply.peer);
             rest(out);
         });
     }
@@ -233,6 +313,7 @@ impl Stack {
     fn on_answer(&mut self, id: ServerId, status: u16, bytes: &[u8]) {
         self.send_response(id, bytes, status >= 200);
         let Some(server) = self.servers.get_mut(id) else { return };
+        let unreliable = server.transport.is_unreliable();
         match server.state {
             State::Invite(before) => {
                 server.response = Some(Rc::from(bytes));
@@ -249,6 +330,9 @@ impl Stack {
                     _ => Timer::H(id),
                 };
                 self.set_server_timer(id, T1_64, timer);
+                if unreliable && after == invite_server::State::Completed {
+                    self.begin_repeating_response(id);
+                }
             }
             State::Request(before) => {
                 let event = match status {
@@ -257,24 +341,32 @@ impl Stack {
                 };
                 let (after, _) = request_server::step(before, event);
                 server.state = State::Request(after);
+                if unreliable {
+                    server.response = Some(Rc::from(bytes));
+                }
                 if after == request_server::State::Completed {
                     // Timer J is zero on a reliable flow (RFC 3261 §17.2.2).
-                    self.end_server(id);
+                    if unreliable {
+                        server.request = Rc::default();
+                        self.set_server_timer(id, T1_64, Timer::J(id));
+                    } else {
+                        self.end_server(id);
+                    }
                 }
             }
         }
     }
 
     /// Down the flow of the request; a final response finds its way over a new connection to the
-    /// address the request came from when that flow is gone (RFC 3261 §18.2.2).
+    /// address the request came from when that flow is gone (RFC 3261 §18.2.2). Over UDP any does.
     fn send_response(&mut self, id: ServerId, bytes: &[u8], is_final: bool) {
         let Some(server) = self.servers.get(id) else { return };
         let flow = server.flow;
         if self.flows.get(flow).is_some() {
             self.out.send(flow, bytes);
-        } else if is_final {
-            let target = SocketAddr::new(server.peer.ip(), server.sent_by_port);
-            let flow = self.outbound(target);
+        } else if is_final || server.transport.is_unreliable() {
+            let address = SocketAddr::new(server.peer.ip(), server.reply_port);
+            let flow = self.outbound(Target { transport: server.transport, address });
             self.out.send(flow, bytes);
         }
     }
@@ -282,7 +374,8 @@ impl Stack {
     fn repeat(&mut self, id: ServerId, flow: FlowId) {
         let peer = self.flows.get(flow).map(|flow| flow.peer.ip());
         let Some(server) = self.servers.get_mut(id) else { return };
-        if server.flow != flow {
+        // Over UDP responses go where those to the first copy went.
+        if server.flow != flow && !server.transport.is_unreliable() {
             // Responses go down the flow of the request while it is up (RFC 3261 §18.2.2); else a
             // stranger who repeats a branch would be handed them.
             if self.flows.get(server.flow).is_some() || peer != Some(server.peer.ip()) {

@@ -1,0 +1,64 @@
+//! Where messages go: an address and how they get there.
+
+use std::net::SocketAddr;
+
+/// What carries messages.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Transport {
+    /// A stream that delivers in order or dies: reliable in the sense of RFC 3261 §17.
+    #[default]
+    Tcp,
+    /// Datagrams, each a message, which may be lost, doubled and overtaken.
+    Udp,
+}
+
+impl Transport {
+    /// True when a message may be lost without anybody being told.
+    pub const fn is_unreliable(self) -> bool {
+        matches!(self, Self::Udp)
+    }
+
+    /// As it stands in Via (RFC 3261 §20.42).
+    pub const fn in_via(self) -> &'static str {
+        match self {
+            Self::Tcp => "TCP",
+            Self::Udp => "UDP",
+        }
+    }
+
+    /// As it stands in the `transport` parameter of a URI (RFC 3261 §19.1.1).
+    pub const fn in_uri(self) -> &'static str {
+        match self {
+            Self::Tcp => "tcp",
+            Self::Udp => "udp",
+        }
+    }
+
+    /// Reads the `transport` parameter of a URI, in any case; `None` when it is neither.
+    pub fn parse(text: &[u8]) -> Option<Self> {
+        [Self::Tcp, Self::Udp]
+            .into_iter()
+            .find(|known| text.eq_ignore_ascii_case(known.in_uri().as_bytes()))
+    }
+}
+
+/// Where requests are sent to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Target {
+    /// What carries them.
+    pub transport: Transport,
+    /// Where to.
+    pub address: SocketAddr,
+}
+
+impl Target {
+    /// A connection to `address`.
+    pub const fn tcp(address: SocketAddr) -> Self {
+        Self { transport: Transport::Tcp, address }
+    }
+
+    /// Datagrams to `address`.
+    pub const fn udp(address: SocketAddr) -> Self {
+        Self { transport: Transport::Udp, address }
+    }
+}
