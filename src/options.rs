@@ -108,10 +108,9 @@ impl Default for Limits {
 /// Everything the core reads of the configuration.
 #[derive(Clone, Debug, Default)]
 pub struct Options {
-    /// Host and port that Via and Contact name: a listening address that peers can reach.
+    /// Host and port that Via and Contact name: a listening address that peers can reach, over every
+    /// transport that is listened on.
     pub sent_by: String,
-    /// The same for messages over UDP; empty: as over TCP.
-    pub sent_by_udp: String,
     /// `[TServer] retry-after-reliable-transport-error`; zero: no recovery.
     pub retry_after: Duration,
     /// `[TServer] sip-invite-timeout` as configured; zero means the default.
@@ -280,14 +279,6 @@ impl Options {
                 .filter_map(|id| self.device(*id))
                 .any(|device| device.address == address || device.backups.contains(&address))
         })
-    }
-
-    /// Host and port that Via and Contact name in messages over `transport`.
-    pub fn sent_by(&self, transport: Transport) -> &str {
-        match transport {
-            Transport::Udp if !self.sent_by_udp.is_empty() => &self.sent_by_udp,
-            Transport::Tcp | Transport::Udp => &self.sent_by,
-        }
     }
 
     /// The delay in force for a leg of `device`: its own value where it has one, else the

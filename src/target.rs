@@ -1,5 +1,6 @@
 //! Where messages go: an address and how they get there.
 
+use std::fmt;
 use std::net::SocketAddr;
 
 /// What carries messages.
@@ -49,6 +50,12 @@ pub struct Target {
     pub transport: Transport,
     /// Where to.
     pub address: SocketAddr,
+}
+
+impl fmt::Display for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}", self.transport.in_uri(), self.address)
+    }
 }
 
 impl Target {

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use holdfast::control::config::{Config, Cores, FILE_BYTES_MAX, LISTEN_MAX, NUMBERS, PROBLEMS_MAX};
 use holdfast::options::{DeviceKind, ForeignCallers, Limits, Options};
+use holdfast::target::{Target, Transport};
 
 const SERVER: &str = "[server]\nlisten = [\"tcp:127.0.0.1:5060\"]\n";
 const CONTACT: &str = "contact = \"sip:7001@127.0.0.2:5070;transport=tcp\"";
@@ -51,7 +52,7 @@ fn retry_delays(options: &Options) -> Vec<u64> {
 #[test]
 fn the_smallest_file_means_the_published_defaults() {
     let config = parse(SERVER);
-    assert_eq!(config.server.listen, ["127.0.0.1:5060".parse().unwrap()]);
+    assert_eq!(config.server.listen, [Target::tcp("127.0.0.1:5060".parse().unwrap())]);
     assert_eq!(config.server.cores, Cores::All);
     assert_eq!(config.server.drain_timeout, Duration::from_secs(30));
     assert_eq!(config.options.sent_by, "127.0.0.1:5060");
@@ -297,8 +298,20 @@ fn what_to_listen_on_must_be_there_once_and_served() {
         ("5", "2: listen is 5, an integer; expected a list such as [\"tcp:192.0.2.1:5060\"]".into()),
         ("[5]", "2: listen is 5, an integer; expected a string such as \"tcp:192.0.2.1:5060\"".into()),
         ("[\"tcp:[::1]:1\",\n\"tcp:[0::1]:1\"]", "3: listen names tcp:[::1]:1 twice".into()),
-        ("[\"udp:1.2.3.4:5\"]", "2: listen \"udp:1.2.3.4:5\" has transport `udp`: only tcp is served yet".into()),
-        ("[\"1.2.3.4:5\"]", "2: listen \"1.2.3.4:5\" is not of the form tcp:IP:PORT".into()),
+        ("[\"tls:1.2.3.4:5\"]", "2: listen \"tls:1.2.3.4:5\" has transport `tls`: only tcp and udp are served yet".into()),
+        (
+            "[\"udp:1.2.3.4:5\",\n\"udp:1.2.3.5:5\"]",
+            "3: listen names udp:1.2.3.5:5 beside another udp address of its family: a datagram \
+             could be sent from either"
+                .into(),
+        ),
+        (
+            "[\"tcp:1.2.3.4:5\", \"udp:1.2.3.4:6\"]",
+            "2: advertise is missing: the first tcp and the first udp address of listen differ; \
+             expected one host and port for both"
+                .into(),
+        ),
+        ("[\"1.2.3.4:5\"]", "2: listen \"1.2.3.4:5\" is not of the form tcp:IP:PORT or udp:IP:PORT".into()),
         (
             "[\"tcp:a.example:5\"]",
             "2: listen \"tcp:a.example:5\" has the address `a.example:5`, which is not of the form \
@@ -436,7 +449,7 @@ fn a_contact_is_a_sip_uri_that_can_be_served() {
             "sips:a@127.0.0.2;transport=tcp",
             "is a SIPS URI, which asks for TLS on every hop: TLS is not served yet",
         ),
-        ("sip:a@127.0.0.2;transport=udp", "has transport `udp`: only tcp is served yet"),
+        ("sip:a@127.0.0.2;transport=sctp", "has transport `sctp`: only tcp and udp are served yet"),
         (
             "sip:a@phone.example;transport=tcp",
             "has the host `phone.example`, which is no IP address: names are not looked up yet",
@@ -631,4 +644,39 @@ fn wrong_backups_and_responses_are_told() {
     assert!(device("[\"sip:host.example\"]").contains("which is no IP address"));
     let nine = ["\"sip:127.0.0.4\""; 9].join(", ");
     assert!(device(&format!("[{nine}]")).contains("has 9 entries; expected at most 8"));
+}
+
+/// A device over UDP with two addresses.
+const UDP_DEVICE: &str = "[[device]]\ntype = \"Trunk\"\nprefix = \"0\"\n\
+    contact = \"sip:127.0.0.2;transport=UDP\"\n\
+    contact-backup = [\"sip:127.0.0.3;transport=udp\"]\n";
+
+#[test]
+fn a_device_over_udp_is_read_and_written_as_it_is() {
+    let listen = "[server]\nlisten = [\"tcp:127.0.0.1:5060\", \"udp:127.0.0.1:5060\"]\n";
+    let text = format!("{listen}{UDP_DEVICE}");
+    let config = Config::parse("holdfast.toml", &text).unwrap();
+    let device = &config.options.devices().next().unwrap();
+    assert_eq!(device.target(), Target::udp("127.0.0.2:5060".parse().unwrap()));
+    assert_eq!(config.server.listen[1].transport, Transport::Udp);
+    let mut written = Vec::new();
+    config.write_effective(&mut written).unwrap();
+    let again = Config::parse("holdfast.toml", std::str::from_utf8(&written).unwrap()).unwrap();
+    assert_eq!(again.server.listen, config.server.listen);
+    assert_eq!(again.options.devices().next().unwrap().target(), device.target());
+}
+
+#[test]
+fn a_device_over_udp_needs_a_socket_and_backups_over_udp() {
+    assert_eq!(
+        errors(&format!("{SERVER}{UDP_DEVICE}")),
+        "6: contact \"sip:127.0.0.2;transport=UDP\" has transport `udp`, and listen has no udp \
+         address of its family to send from"
+    );
+    let mixed = UDP_DEVICE.replace("3;transport=udp", "3;transport=tcp");
+    assert_eq!(
+        errors(&format!("[server]\nlisten = [\"udp:127.0.0.1:5060\"]\n{mixed}")),
+        "7: contact-backup \"sip:127.0.0.3;transport=tcp\" has another transport than `contact`: a \
+         device has one"
+    );
 }

@@ -27,6 +27,7 @@ use super::stats;
 use crate::key::ShardId;
 use crate::net::CLOSE_TIMEOUT;
 use crate::shard::{self, Command, Handle, Plan, Report, Shards, StartError, cores};
+use crate::target::Target;
 
 /// After the deadline of a drain: time for the answers to the last BYEs.
 const DRAIN_GRACE: Duration = Duration::from_secs(1);
@@ -131,8 +132,7 @@ pub fn run(config: Config, file: &Path) -> Result<(), ServeError> {
     } else {
         None
     };
-    let addresses: Vec<_> =
-        shards.listen().iter().map(|address| format!("tcp:{address}")).collect();
+    let addresses: Vec<_> = shards.listen().iter().map(Target::to_string).collect();
     tracing::info!("listening on {} with {} shards", addresses.join(" "), shards.handle().count());
     let reloads = Arc::new(Reloads::default());
     if let Some(listener) = metrics {

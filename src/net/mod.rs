@@ -8,6 +8,8 @@
 //!                     Host (the shard's turn) ──► outbox
 //! ```
 //!
+//! Datagrams have neither task nor outbox for each peer: see [`udp`].
+//!
 //! One task owns a stream, reads it, frames it and writes its outbox: there is one place where a
 //! flow dies and says so. Idle flows own no buffer: bytes are read into one buffer of the shard,
 //! framed in the same poll, and what is left of a message is kept by the flow's framer.
@@ -22,8 +24,10 @@ mod flow;
 mod session;
 mod tally;
 pub(crate) mod tcp;
+pub(crate) mod udp;
 
 use std::cell::{Cell, RefCell};
+use std::net::SocketAddr;
 use std::rc::Rc;
 use std::task::Poll;
 use std::time::Duration;
@@ -41,6 +45,7 @@ pub(crate) use flow::Flow;
 use flow::Pool;
 use tally::Tally;
 pub use tally::{NetStats, REASONS};
+pub(crate) use udp::{Datagrams, Undelivered};
 
 /// Bytes of one read: all there is, as a rule. With 4 KiB coalesced traffic costs twice as much.
 const READ_BYTES: usize = 64 << 10;
@@ -72,6 +77,10 @@ pub(crate) trait Host: Sized + 'static {
     fn opened(self: &Rc<Self>, flow: &Flow);
     /// The flow is gone, and it was not the endpoint that closed it. Said once.
     fn failed(self: &Rc<Self>, flow: &Flow, error: FlowError);
+    /// A datagram was read.
+    fn datagram(self: &Rc<Self>, ends: NewFlow, bytes: &[u8]);
+    /// A datagram did not arrive.
+    fn undelivered(self: &Rc<Self>, undelivered: Undelivered);
     /// Ready when the flow may read; else it is woken when it may.
     fn poll_may_read(&self, flow: &Rc<Flow>) -> Poll<()>;
     /// A deadline may have become the earliest.
@@ -115,13 +124,15 @@ pub(crate) struct Net {
     queued: Cell<usize>,
     /// What is read lands here and is framed before anything else runs.
     buffer: RefCell<Box<[u8]>>,
+    /// Sockets for datagrams.
+    datagrams: Vec<Rc<Datagrams>>,
     /// What happened to flows, for the log and the statistics.
     pub(crate) tally: Tally,
 }
 
 impl Net {
     /// No flow yet.
-    pub(crate) fn new(limits: &Limits) -> Self {
+    pub(crate) fn new(limits: &Limits, datagrams: Vec<Rc<Datagrams>>) -> Self {
         Self {
             limits: RefCell::new(limits.clone()),
             flows: RefCell::default(),
@@ -129,6 +140,7 @@ impl Net {
             pool: RefCell::default(),
             queued: Cell::new(0),
             buffer: RefCell::new(vec![0; READ_BYTES].into_boxed_slice()),
+            datagrams,
             tally: Tally::default(),
         }
     }
@@ -136,6 +148,25 @@ impl Net {
     /// Bounds in force from now on.
     pub(crate) fn set_limits(&self, limits: &Limits) {
         self.limits.borrow_mut().clone_from(limits);
+    }
+
+    /// Bytes of the largest message that is handed in.
+    pub(crate) fn message_bytes_max(&self) -> usize {
+        self.limits.borrow().message_bytes_max
+    }
+
+    /// Sends one datagram from the first socket of its family: see [`Datagrams::send`].
+    ///
+    /// # Errors
+    /// There is no way to the peer, or no socket.
+    pub(crate) fn send_datagram(
+        &self,
+        peer: SocketAddr,
+        bytes: &[u8],
+        undelivered: impl FnMut(Undelivered),
+    ) -> Result<(), FlowError> {
+        let socket = self.datagrams.iter().find(|socket| socket.reaches(peer));
+        socket.ok_or(FlowError::Unreachable)?.send(peer, bytes, undelivered)
     }
 
     /// Flow tasks that run.

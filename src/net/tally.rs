@@ -22,7 +22,7 @@ pub struct NetStats {
     pub writes: u64,
     /// Connections accepted.
     pub accepted: u64,
-    /// Connections closed at once because the table of flows is full.
+    /// Connections closed at once, and datagrams dropped, because the table of flows is full.
     pub refused: u64,
     /// Connections opened by us.
     pub connected: u64,
@@ -32,7 +32,8 @@ pub struct NetStats {
     pub failed: [u64; REASONS.len()],
     /// Messages handed to the shard that is their home.
     pub forwarded: u64,
-    /// Messages dropped on the way to their home: its table of flows was full.
+    /// Messages dropped on the way to their home: its table of flows was full, or for datagrams the
+    /// way was.
     pub forward_drops: u64,
 }
 

@@ -52,6 +52,8 @@ enum Item {
     Flow { flow: FlowId, ends: Box<NewFlow> },
     /// A message read on the sender's flow.
     Message { flow: FlowId, range: Range<u32> },
+    /// A datagram that the sender read.
+    Datagram { ends: Box<NewFlow>, range: Range<u32> },
     /// Bytes for the receiver's flow.
     Send { flow: FlowId, range: Range<u32> },
     /// The sender's endpoint closed the receiver's flow.
@@ -162,6 +164,23 @@ impl Mesh {
         }
         self.push(outgoing, |parcel| Item::Message { flow: flow.id, range: parcel.put(bytes) });
         true
+    }
+
+    /// Hands a datagram to its home; `Some(false)` when so much waits that it is dropped. `None` when
+    /// its home is here, or nowhere: the caller handles it.
+    pub(super) fn forward_datagram(
+        &self,
+        home: ShardId,
+        ends: NewFlow,
+        bytes: &[u8],
+    ) -> Option<bool> {
+        let outgoing = self.outgoing(home).filter(|outgoing| !outgoing.is_dead.get())?;
+        if outgoing.parcel.borrow().len() > PARCEL_BYTES_HIGH {
+            return Some(false);
+        }
+        let ends = Box::new(ends);
+        self.push(outgoing, |parcel| Item::Datagram { ends, range: parcel.put(bytes) });
+        Some(true)
     }
 
     /// Sends bytes back over the flow's own shard. False when too much waits.
@@ -331,6 +350,7 @@ impl<P: Protocol> Shard<P> {
                 Some(flow) => self.turn(Input::Message { flow, bytes: parcel.slice(range) }),
                 None => self.net.tally.count(|stats| stats.forward_drops += 1),
             },
+            Item::Datagram { ends, range } => self.handle_datagram(**ends, parcel.slice(range)),
             Item::Send { flow, range } => self.send(*flow, parcel.slice(range)),
             Item::Close { flow } => {
                 let place = self.places.borrow_mut().remove(*flow);

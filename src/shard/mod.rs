@@ -13,6 +13,7 @@
 mod alarm;
 mod clock;
 pub mod cores;
+mod datagrams;
 mod feed;
 mod mesh;
 mod start;
@@ -21,13 +22,14 @@ mod tests;
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
+use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
 use crate::key::{FlowId, Key, ShardId};
-use crate::net::{Flow, Host, Net, NetStats, tcp};
+use crate::net::{Flow, Host, Net, NetStats, Undelivered, tcp};
 use crate::options::Options;
 use crate::sip::counters::Counters;
 use crate::sip::message::{self, FrameError};
@@ -107,6 +109,8 @@ enum Place {
     Here(Rc<Flow>),
     /// A flow of another shard, whose messages come over the mesh.
     Remote { shard: ShardId, flow: FlowId },
+    /// Datagrams to and from a peer.
+    Datagrams { peer: SocketAddr },
 }
 
 /// One shard's state, shared by its tasks.
@@ -136,6 +140,11 @@ impl<P: Protocol> Shard<P> {
     /// One input, and what its actions bring about.
     fn turn(self: &Rc<Self>, input: Input<'_>) {
         self.handle(input);
+        self.follow_up();
+    }
+
+    /// Hands in what was brought about, and sets the alarm anew.
+    fn follow_up(self: &Rc<Self>) {
         loop {
             let after = self.after.borrow_mut().pop_front();
             match after {
@@ -160,7 +169,10 @@ impl<P: Protocol> Shard<P> {
             match action {
                 Action::Connect { flow, target, timeout } => match target.transport {
                     Transport::Tcp => tcp::connect(self, flow, target.address, timeout),
-                    Transport::Udp => self.fail_datagrams(flow),
+                    Transport::Udp => {
+                        let place = Place::Datagrams { peer: target.address };
+                        self.places.borrow_mut().insert(flow, place);
+                    }
                 },
                 Action::Send { flow, bytes } => self.send(flow, bytes),
                 Action::Close { flow, reason } => self.close(now, flow, reason),
@@ -171,11 +183,17 @@ impl<P: Protocol> Shard<P> {
     }
 
     fn send(&self, flow: FlowId, bytes: &[u8]) {
-        let (shard, remote) = match self.places.borrow().get(flow) {
+        let places = self.places.borrow();
+        let (shard, remote) = match places.get(flow) {
             Some(Place::Here(flow)) => return flow.send(&self.net, bytes),
             Some(Place::Remote { shard, flow }) => (*shard, *flow),
+            Some(&Place::Datagrams { peer }) => {
+                drop(places);
+                return self.send_datagram(flow, peer, bytes);
+            }
             None => return,
         };
+        drop(places);
         if !self.mesh.send(shard, remote, bytes) {
             self.fail_remote(flow, shard, remote);
         }
@@ -190,7 +208,7 @@ impl<P: Protocol> Shard<P> {
                 self.mesh.gone(&flow, FlowError::Local);
             }
             Some(Place::Remote { shard, flow }) => self.mesh.close(shard, flow),
-            None => {}
+            Some(Place::Datagrams { .. }) | None => {}
         }
     }
 
@@ -209,15 +227,6 @@ impl<P: Protocol> Shard<P> {
         if self.protocol.borrow().next_timeout().is_some_and(|due| due <= now) {
             self.turn(Input::Timeout);
         }
-    }
-
-    /// There is no socket for datagrams: the flow has failed, after this turn.
-    fn fail_datagrams(self: &Rc<Self>, flow: FlowId) {
-        let shard = Rc::clone(self);
-        let failed = async move {
-            shard.turn(Input::FlowFailed { flow, error: FlowError::Unreachable });
-        };
-        glommio::spawn_local(failed).detach();
     }
 
     fn snapshot(&self) -> Snapshot {
@@ -274,6 +283,15 @@ impl<P: Protocol> Host for Shard<P> {
 
     fn unframed(self: &Rc<Self>, flow: &Flow, bytes: &[u8], error: FrameError) {
         self.turn(Input::Unframed { flow: flow.id, bytes, error });
+    }
+
+    fn datagram(self: &Rc<Self>, ends: NewFlow, bytes: &[u8]) {
+        self.on_datagram(ends, bytes);
+    }
+
+    fn undelivered(self: &Rc<Self>, undelivered: Undelivered) {
+        self.note_undelivered(undelivered);
+        self.follow_up();
     }
 
     fn opened(self: &Rc<Self>, flow: &Flow) {

@@ -2,7 +2,6 @@
 
 use std::fmt;
 use std::io;
-use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
@@ -18,15 +17,16 @@ use super::mesh::{self, Link, Mesh};
 use super::{Protocol, Shard, Snapshot, cores};
 use crate::cti;
 use crate::key::ShardId;
-use crate::net::{CLOSE_TIMEOUT, Host, Net, tcp};
+use crate::net::{CLOSE_TIMEOUT, Host, Net, tcp, udp};
 use crate::options::Options;
 use crate::sip::{Endpoint, Input};
+use crate::target::{Target, Transport};
 
 /// What to start.
 #[derive(Clone, Debug)]
 pub struct Plan {
     /// Where every shard listens. Port 0 stands for a free port.
-    pub listen: Vec<SocketAddr>,
+    pub listen: Vec<Target>,
     /// The core of each shard, one entry a shard; a core may be named several times.
     pub cores: Vec<usize>,
     /// The options in force at first.
@@ -178,7 +178,7 @@ pub struct Shards {
     handle: Handle,
     reports: mpsc::Receiver<Report>,
     threads: Vec<JoinHandle<Result<(), String>>>,
-    listen: Vec<SocketAddr>,
+    listen: Vec<Target>,
 }
 
 impl Shards {
@@ -188,7 +188,7 @@ impl Shards {
     }
 
     /// Where they listen, with the ports that port 0 became.
-    pub fn listen(&self) -> &[SocketAddr] {
+    pub fn listen(&self) -> &[Target] {
         &self.listen
     }
 
@@ -233,8 +233,13 @@ pub(crate) fn start_with<P: Protocol>(
     let listen = plan
         .listen
         .iter()
-        .map(|&address| {
-            tcp::probe(address)
+        .map(|&Target { transport, address }| {
+            let bound = match transport {
+                Transport::Tcp => tcp::probe(address),
+                Transport::Udp => udp::probe(address),
+            };
+            bound
+                .map(|address| Target { transport, address })
                 .map_err(|error| StartError::Listen(tcp::bind_error(address, &error)))
         })
         .collect::<Result<Vec<_>, _>>()?;
@@ -334,7 +339,7 @@ impl Drop for End {
 /// What a shard is born with.
 struct Birth {
     id: ShardId,
-    listen: Vec<SocketAddr>,
+    listen: Vec<Target>,
     options: Arc<Options>,
     events: Option<mpsc::Sender<Told>>,
     links: Vec<Option<Link>>,
@@ -359,9 +364,16 @@ impl Birth {
         // The first sleep of an executor takes tens of milliseconds longer than the others.
         glommio::timer::sleep(Duration::from_millis(1)).await;
         let mut listeners = Vec::new();
-        for &address in &self.listen {
-            match tcp::listen(address) {
-                Ok(listener) => listeners.push((address, listener)),
+        let mut datagrams = Vec::new();
+        for &Target { transport, address } in &self.listen {
+            let bound = match transport {
+                Transport::Tcp => {
+                    tcp::listen(address).map(|listener| listeners.push((address, listener)))
+                }
+                Transport::Udp => udp::bind(address).map(|it| datagrams.push(Rc::new(it))),
+            };
+            match bound {
+                Ok(()) => {}
                 Err(error) => {
                     let text = tcp::bind_error(address, &error);
                     self.reports.say(Report::Failed(self.id, text));
@@ -376,7 +388,7 @@ impl Birth {
             actions: Default::default(),
             places: Default::default(),
             after: Default::default(),
-            net: Net::new(&self.options.limits),
+            net: Net::new(&self.options.limits, datagrams.clone()),
             mesh: Mesh::new(self.id, self.links.len()),
             alarm: Alarm::default(),
             feed: Feed::new(self.events),
@@ -385,12 +397,13 @@ impl Birth {
         });
         mesh::spawn(&shard, self.links);
         glommio::spawn_local(alarm::run(Rc::clone(&shard))).detach();
-        let accepting: Vec<_> = listeners
+        let accepting = listeners.into_iter().map(|(address, listener)| {
+            glommio::spawn_local(tcp::accept_all(Rc::clone(&shard), listener, address))
+        });
+        let reading = datagrams
             .into_iter()
-            .map(|(address, listener)| {
-                glommio::spawn_local(tcp::accept_all(Rc::clone(&shard), listener, address))
-            })
-            .collect();
+            .map(|socket| glommio::spawn_local(udp::read_all(Rc::clone(&shard), socket)));
+        let accepting: Vec<_> = accepting.chain(reading).collect();
         shard.reports.say(Report::Listening(shard.id));
         serve(&shard, &mut self.commands, accepting).await;
         Some(shard.snapshot())

@@ -3,7 +3,6 @@
 use super::message::{NameAddr, Uri, View, write};
 use super::token::Token;
 use super::transaction::write_cseq;
-use crate::options::Options;
 use crate::target::{Target, Transport};
 
 /// One dialog, early or confirmed, seen from the server.
@@ -193,7 +192,7 @@ impl Dialog {
             None => &self.remote_target,
         };
         write::request_line(out, head.method, target);
-        write_via(out, head.options, head.transport, head.branch);
+        write_via(out, head.sent_by, head.transport, head.branch);
         out.extend_from_slice(b"Max-Forwards: ");
         write::number(out, u64::from(head.max_forwards));
         out.extend_from_slice(b"\r\nFrom: ");
@@ -218,7 +217,7 @@ impl Dialog {
             out.extend_from_slice(b">\r\n");
         }
         if head.contact {
-            write_contact(out, head.options, head.transport);
+            write_contact(out, head.sent_by, head.transport);
         }
     }
 }
@@ -229,7 +228,7 @@ pub(super) struct RequestHead<'a> {
     pub(super) branch: Token,
     pub(super) cseq: u32,
     pub(super) max_forwards: u8,
-    pub(super) options: &'a Options,
+    pub(super) sent_by: &'a str,
     pub(super) transport: Transport,
     pub(super) contact: bool,
 }
@@ -238,20 +237,20 @@ pub(super) struct RequestHead<'a> {
 pub(super) const MAX_FORWARDS: u8 = 70;
 
 /// Appends the server's Via.
-pub(super) fn write_via(out: &mut Vec<u8>, options: &Options, transport: Transport, branch: Token) {
+pub(super) fn write_via(out: &mut Vec<u8>, sent_by: &str, transport: Transport, branch: Token) {
     out.extend_from_slice(b"Via: SIP/2.0/");
     out.extend_from_slice(transport.in_via().as_bytes());
     out.push(b' ');
-    out.extend_from_slice(options.sent_by(transport).as_bytes());
+    out.extend_from_slice(sent_by.as_bytes());
     out.extend_from_slice(b";branch=z9hG4bK");
     out.extend_from_slice(&branch.to_bytes());
     out.extend_from_slice(b"\r\n");
 }
 
 /// Appends the server's Contact: a listening address, so that a peer that lost the flow finds it.
-pub(super) fn write_contact(out: &mut Vec<u8>, options: &Options, transport: Transport) {
+pub(super) fn write_contact(out: &mut Vec<u8>, sent_by: &str, transport: Transport) {
     out.extend_from_slice(b"Contact: <sip:");
-    out.extend_from_slice(options.sent_by(transport).as_bytes());
+    out.extend_from_slice(sent_by.as_bytes());
     out.extend_from_slice(b";transport=");
     out.extend_from_slice(transport.in_uri().as_bytes());
     out.extend_from_slice(b">\r\n");
@@ -292,14 +291,12 @@ mod tests {
 
     fn written(dialog: &Dialog) -> String {
         let mut out = Vec::new();
-        let mut options = Options::default();
-        options.sent_by = "127.0.0.1:5060".to_owned();
         let head = RequestHead {
             method: b"BYE",
             branch: token(),
             cseq: 1,
             max_forwards: 70,
-            options: &options,
+            sent_by: "127.0.0.1:5060",
             transport: Transport::Tcp,
             contact: false,
         };

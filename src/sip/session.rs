@@ -30,7 +30,7 @@ use super::token::Token;
 use super::transaction::{NewClient, Owner, Stack, write_cseq};
 use crate::cti::Outcome;
 use crate::key::{ClientId, FlowId, LegId, ServerId, TimerKey};
-use crate::options::{DeviceId, Options};
+use crate::options::DeviceId;
 use crate::target::{Target, Transport};
 use crate::time::Instant;
 
@@ -339,7 +339,7 @@ impl Leg {
         let cseq = self.dialog.next_cseq();
         let branch = stack.next_branch();
         let way = self.choose_for_invite(stack);
-        let bytes = next_attempt(&request, branch, cseq, &stack.options, way.transport);
+        let bytes = next_attempt(&request, branch, cseq, &stack.options.sent_by, way.transport);
         let timeout = T1_64.min(deadline - stack.now);
         let client = self.attempt(stack, id, way, Attempt { branch, cseq, bytes: &bytes, timeout });
         if let Some(outgoing) = &mut self.outgoing {
@@ -425,7 +425,7 @@ impl Leg {
                 branch,
                 cseq,
                 max_forwards: MAX_FORWARDS,
-                options: &stack.options,
+                sent_by: &stack.options.sent_by,
                 transport: stack.transport(flow),
                 contact: false,
             },
@@ -541,7 +541,7 @@ impl Leg {
                 branch,
                 cseq,
                 max_forwards: request.max_forwards,
-                options: &stack.options,
+                sent_by: &stack.options.sent_by,
                 transport,
                 contact: request.contact,
             },
@@ -574,7 +574,7 @@ fn next_attempt(
     request: &[u8],
     branch: Token,
     cseq: u32,
-    options: &Options,
+    sent_by: &str,
     transport: Transport,
 ) -> Rc<[u8]> {
     let mut head = Head::new();
@@ -584,7 +584,7 @@ fn next_attempt(
         write::request_line(&mut out, view.method_bytes(), view.request_uri());
         for header in view.headers() {
             match header.name {
-                Name::Via => super::dialog::write_via(&mut out, options, transport, branch),
+                Name::Via => super::dialog::write_via(&mut out, sent_by, transport, branch),
                 Name::CSeq => write_cseq(&mut out, cseq, view.method_bytes()),
                 Name::ContentLength => {}
                 _ => write::line(&mut out, header.line),

@@ -33,6 +33,8 @@ pub(crate) struct Setup<'a> {
     pub(crate) callee: SocketAddr,
     /// Where the server listens.
     pub(crate) address: SocketAddr,
+    /// Over UDP, too.
+    pub(crate) udp: bool,
     /// Shell command before the server is executed, such as `ulimit -n 200`.
     pub(crate) before: &'a str,
     /// More of the `[TServer]` section.
@@ -50,6 +52,7 @@ impl Default for Setup<'_> {
             cores: "[0]",
             callee,
             address: free_address(),
+            udp: false,
             before: "true",
             tserver: "",
             more: "",
@@ -72,9 +75,10 @@ impl Server {
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
         let config = std::env::temp_dir()
             .join(format!("holdfast-loopback-{}-{number}.toml", std::process::id()));
-        let Setup { cores, callee, address, before, tserver, more, whole } = setup;
+        let Setup { cores, callee, address, udp, before, tserver, more, whole } = setup;
+        let udp = if *udp { format!(", \"udp:{address}\"") } else { String::new() };
         let usual = format!(
-            "[server]\nlisten = [\"tcp:{address}\"]\ncores = {cores}\ndrain-timeout = 2\n\
+            "[server]\nlisten = [\"tcp:{address}\"{udp}]\ncores = {cores}\ndrain-timeout = 2\n\
              [TServer]\nretry-after-reliable-transport-error = 200\n{tserver}\
              [[device]]\ndn = \"7001\"\ntype = \"Extension\"\ncontact = \"sip:7001@127.0.0.1:9\"\n\
              [[device]]\ndn = \"7002\"\ntype = \"Extension\"\ncontact = \"sip:7002@{callee}\"\n{more}"

@@ -7,6 +7,7 @@
 
 mod child;
 mod ua;
+mod udp;
 
 use std::net::{TcpListener, TcpStream};
 use std::time::{Duration, Instant};

@@ -1,8 +1,9 @@
-//! Addresses as a file writes them: `tcp:IP:PORT`, `host:port`, a device's contact.
+//! Addresses as a file writes them: `tcp:IP:PORT`, `udp:IP:PORT`, `host:port`, a device's contact.
 
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
 use crate::sip::message::Uri;
+use crate::target::{Target, Transport};
 
 /// The port of SIP where none is written (RFC 3261 §19.1.2).
 const SIP_PORT: u16 = 5060;
@@ -17,11 +18,11 @@ pub struct Contact {
     pub address: SocketAddr,
     /// True when it has a user part.
     pub has_user: bool,
-    /// True when it says `transport=tcp`; false when it says nothing.
-    pub has_transport: bool,
+    /// What it says in `transport`; `None` when it says nothing.
+    pub transport: Option<Transport>,
 }
 
-/// Reads a contact: a SIP URI with an IP address and, so far, TCP.
+/// Reads a contact: a SIP URI with an IP address and TCP or UDP.
 ///
 /// # Errors
 /// What is wrong, to follow the URI in a sentence.
@@ -43,12 +44,15 @@ pub fn parse_contact(text: &str) -> Result<Contact, String> {
     if uri.param("maddr").is_some() {
         return Err("has `maddr`, which is not supported: write that address as the host".into());
     }
-    let has_transport = match uri.param("transport") {
-        None => false,
-        Some(Some(value)) if value.eq_ignore_ascii_case(b"tcp") => true,
+    let transport = match uri.param("transport") {
+        None => None,
         Some(value) => {
-            let value = String::from_utf8_lossy(value.unwrap_or_default());
-            return Err(format!("has transport `{value}`: only tcp is served yet"));
+            let value = value.unwrap_or_default();
+            let unknown = || {
+                let value = String::from_utf8_lossy(value);
+                format!("has transport `{value}`: only tcp and udp are served yet")
+            };
+            Some(Transport::parse(value).ok_or_else(unknown)?)
         }
     };
     let Some(address) = uri.socket_addr(SIP_PORT) else {
@@ -63,21 +67,21 @@ pub fn parse_contact(text: &str) -> Result<Contact, String> {
     if address.ip().is_unspecified() || address.ip().is_multicast() {
         return Err(format!("has the address {}, which is nobody's own", address.ip()));
     }
-    Ok(Contact { address, has_user: uri.user.is_some(), has_transport })
+    Ok(Contact { address, has_user: uri.user.is_some(), transport })
 }
 
-/// Reads what to listen on: `tcp:IP:PORT`.
-pub(super) fn parse_listen(text: &str) -> Result<SocketAddr, String> {
-    let Some((transport, address)) = text.split_once(':') else {
-        return Err("is not of the form tcp:IP:PORT".to_owned());
-    };
-    match transport {
-        "tcp" => {}
-        "udp" | "tls" | "ws" | "wss" | "sctp" => {
-            return Err(format!("has transport `{transport}`: only tcp is served yet"));
+/// Reads what to listen on: `tcp:IP:PORT` or `udp:IP:PORT`.
+pub(super) fn parse_listen(text: &str) -> Result<Target, String> {
+    let form = "is not of the form tcp:IP:PORT or udp:IP:PORT";
+    let (transport, address) = text.split_once(':').ok_or(form)?;
+    let transport = match transport {
+        "tcp" => Transport::Tcp,
+        "udp" => Transport::Udp,
+        "tls" | "ws" | "wss" | "sctp" => {
+            return Err(format!("has transport `{transport}`: only tcp and udp are served yet"));
         }
-        _ => return Err("is not of the form tcp:IP:PORT".to_owned()),
-    }
+        _ => return Err(form.to_owned()),
+    };
     let Ok(address) = address.parse::<SocketAddr>() else {
         return Err(format!(
             "has the address `{address}`, which is not of the form IP:PORT or [IPv6]:PORT"
@@ -89,7 +93,24 @@ pub(super) fn parse_listen(text: &str) -> Result<SocketAddr, String> {
     if address.ip().is_multicast() {
         return Err("has a multicast address".to_owned());
     }
-    Ok(address)
+    Ok(Target { transport, address })
+}
+
+/// True for two UDP sockets of one family: a flow over UDP is a peer's address, and says nothing of
+/// ours.
+pub(super) fn is_ambiguous(one: Target, other: Target) -> bool {
+    let both = one.transport == Transport::Udp && other.transport == Transport::Udp;
+    both && one.address.is_ipv4() == other.address.is_ipv4()
+}
+
+/// True when the first address is also the first of the other transport, if there is another: Via
+/// and Contact name one host and port.
+pub(super) fn is_reached_over_all(listen: &[Target]) -> bool {
+    let first_of = |transport| listen.iter().find(|target| target.transport == transport);
+    match (first_of(Transport::Tcp), first_of(Transport::Udp)) {
+        (Some(tcp), Some(udp)) => tcp.address == udp.address,
+        _ => true,
+    }
 }
 
 /// Checks a sent-by: `host:port`, the host a name, an IPv4 address or an IPv6 address in brackets.
@@ -137,10 +158,10 @@ mod tests {
     fn contacts_with_dots_in_the_user_and_ipv6_hosts_are_read() {
         let contact = parse_contact("sip:anna.b@[2001:db8::7]:5070;transport=TCP;x=y").unwrap();
         assert_eq!(contact.address, "[2001:db8::7]:5070".parse().unwrap());
-        assert!(contact.has_user && contact.has_transport);
+        assert!(contact.has_user && contact.transport == Some(Transport::Tcp));
         let contact = parse_contact("sip:127.0.0.3").unwrap();
         assert_eq!(contact.address, "127.0.0.3:5060".parse().unwrap());
-        assert!(!contact.has_user && !contact.has_transport);
+        assert!(!contact.has_user && contact.transport.is_none());
     }
 
     #[test]

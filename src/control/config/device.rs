@@ -52,7 +52,8 @@ pub(super) fn read(reader: &mut Reader<'_>, root: &DeTable<'_>, window: Duration
             check_reach(reader, table, kind, line);
         }
         let contact = contact(reader, table, line);
-        let backups = backups(reader, table);
+        let own = contact.as_ref().map(|(_, contact)| transport(contact));
+        let backups = backups(reader, table, own);
         let (retry_after, retry_line) = retry_after(reader, table, window);
         let (Some(kind), Some((contact, address))) = (kind, contact) else { continue };
         let origin = DeviceOrigin {
@@ -71,7 +72,7 @@ pub(super) fn read(reader: &mut Reader<'_>, root: &DeTable<'_>, window: Duration
             kind,
             contact,
             address: address.address,
-            transport: Transport::Tcp,
+            transport: transport(&address),
             backups,
             contact_has_user: address.has_user,
             retry_after,
@@ -166,7 +167,7 @@ fn contact(reader: &mut Reader<'_>, table: &DeTable<'_>, line: usize) -> Option<
     let text = reader.string("contact", value, EXPECTED)?;
     match parse_contact(text) {
         Ok(contact) => {
-            if !contact.has_transport {
+            if contact.transport.is_none() {
                 let text = format!("contact {text} names no transport: tcp is used");
                 let line = reader.line(value);
                 reader.warnings.add(Some(line), text);
@@ -180,8 +181,17 @@ fn contact(reader: &mut Reader<'_>, table: &DeTable<'_>, line: usize) -> Option<
     }
 }
 
+/// TCP where a contact names none: that is what a recovery is for.
+fn transport(contact: &Contact) -> Transport {
+    contact.transport.unwrap_or_default()
+}
+
 /// Further addresses of the device, in order.
-fn backups(reader: &mut Reader<'_>, table: &DeTable<'_>) -> Vec<SocketAddr> {
+fn backups(
+    reader: &mut Reader<'_>,
+    table: &DeTable<'_>,
+    device: Option<Transport>,
+) -> Vec<SocketAddr> {
     const EXPECTED: &str = "a list such as [\"sip:192.0.2.8:5060;transport=tcp\"]";
     let name = "contact-backup";
     let Some(value) = table.get(name) else { return Vec::new() };
@@ -198,6 +208,10 @@ fn backups(reader: &mut Reader<'_>, table: &DeTable<'_>) -> Vec<SocketAddr> {
             Ok(contact) if contact.has_user => {
                 let text =
                     "has a user part: requests keep the URI of `contact`, only the address counts";
+                reader.error(Some(entry), format!("{name} \"{}\" {text}", shown(entry)));
+            }
+            Ok(contact) if device.is_some_and(|device| device != transport(&contact)) => {
+                let text = "has another transport than `contact`: a device has one";
                 reader.error(Some(entry), format!("{name} \"{}\" {text}", shown(entry)));
             }
             Ok(contact) => backups.push(contact.address),

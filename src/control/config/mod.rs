@@ -29,6 +29,7 @@ pub use problem::{PROBLEMS_MAX, Problem, Problems};
 pub use spec::{DEVICE_TSERVER, NUMBERS, Number, SECTIONS, Section};
 
 use crate::options::Options;
+use crate::target::Target;
 
 /// Bytes of a file; a larger one is refused. Room for some 150,000 devices: their number has no
 /// other bound.
@@ -55,8 +56,8 @@ pub struct Config {
 /// What the server needs to start.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ServerConfig {
-    /// Where to listen, over TCP.
-    pub listen: Vec<SocketAddr>,
+    /// Where to listen.
+    pub listen: Vec<Target>,
     /// Which cores run a shard.
     pub cores: Cores,
     /// How long established calls may go on after a drain began.

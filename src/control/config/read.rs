@@ -8,14 +8,15 @@ use std::time::Duration;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use super::address::{check_sent_by, parse_listen};
+use super::address::{check_sent_by, is_ambiguous, is_reached_over_all, parse_listen};
 use super::problem::{Problem, Problems, Source};
 use super::spec::{self, Number, SECTIONS, Section};
 use super::{
     CORE_NUMBER_MAX, CORES_MAX, Config, Cores, EventsConfig, LISTEN_MAX, Origin, Origins,
     ServerConfig, Setting, device,
 };
-use crate::options::{ForeignCallers, Limits, Options, SIP_INVITE_TIMEOUT_DEFAULT};
+use crate::options::{Device, ForeignCallers, Limits, Options, SIP_INVITE_TIMEOUT_DEFAULT};
+use crate::target::{Target, Transport};
 
 /// A value and where it stands.
 pub(super) type Value<'a> = Spanned<DeValue<'a>>;
@@ -110,6 +111,7 @@ impl<'a> Reader<'a> {
         let line = self.line_of(tserver, spec::RETRY_AFTER.name);
         self.check_delay(retry_after, options.window(), line);
         let devices = device::read(self, root, options.window());
+        self.check_sockets(&devices, &server.listen);
         Config {
             server,
             options: options.with_devices(devices),
@@ -121,7 +123,7 @@ impl<'a> Reader<'a> {
     fn server(&mut self, table: &DeTable<'_>) -> (ServerConfig, String, ForeignCallers) {
         let listen = self.listen(table);
         let cores = self.cores(table);
-        let sent_by = self.sent_by(table, listen.first());
+        let sent_by = self.sent_by(table, &listen);
         let drain_timeout = self.seconds(table, &spec::DRAIN_TIMEOUT);
         let choices = [("refuse", ForeignCallers::Refuse), ("relay", ForeignCallers::Relay)];
         let value = table.get("foreign-callers");
@@ -132,7 +134,7 @@ impl<'a> Reader<'a> {
         (ServerConfig { listen, cores, drain_timeout, metrics, events }, sent_by, foreign)
     }
 
-    fn listen(&mut self, table: &DeTable<'_>) -> Vec<SocketAddr> {
+    fn listen(&mut self, table: &DeTable<'_>) -> Vec<Target> {
         const EXPECTED: &str = "a list such as [\"tcp:192.0.2.1:5060\"]";
         let Some(value) = table.get("listen") else {
             self.error(None, format!("listen is missing in [server]; expected {EXPECTED}"));
@@ -143,7 +145,7 @@ impl<'a> Reader<'a> {
             let text = format!("listen has {} entries; expected 1 to {LISTEN_MAX}", entries.len());
             self.error(Some(value), text);
         }
-        let mut listen: Vec<SocketAddr> = Vec::new();
+        let mut listen: Vec<Target> = Vec::new();
         for entry in entries.iter().take(LISTEN_MAX) {
             let Some(text) =
                 self.string("listen", entry, "a string such as \"tcp:192.0.2.1:5060\"")
@@ -151,14 +153,21 @@ impl<'a> Reader<'a> {
                 continue;
             };
             match parse_listen(text) {
-                Ok(address) if listen.contains(&address) => {
-                    self.error(Some(entry), format!("listen names tcp:{address} twice"));
+                Ok(target) if listen.contains(&target) => {
+                    self.error(Some(entry), format!("listen names {target} twice"));
                 }
-                Ok(address) => listen.push(address),
+                Ok(target) if listen.iter().any(|other| is_ambiguous(*other, target)) => {
+                    let text = format!(
+                        "listen names {target} beside another udp address of its family: a datagram \
+                         could be sent from either"
+                    );
+                    self.error(Some(entry), text);
+                }
+                Ok(target) => listen.push(target),
                 Err(reason) => self.error(Some(entry), format!("listen \"{text}\" {reason}")),
             }
         }
-        let written: Vec<_> = listen.iter().map(|address| format!("\"tcp:{address}\"")).collect();
+        let written: Vec<_> = listen.iter().map(|target| format!("\"{target}\"")).collect();
         self.set("server", "listen", format!("[{}]", written.join(", ")), "", Some(value));
         listen
     }
@@ -206,6 +215,25 @@ impl<'a> Reader<'a> {
         Some(PathBuf::from(text))
     }
 
+    /// A device over UDP needs a socket to send from.
+    fn check_sockets(&mut self, devices: &[Device], listen: &[Target]) {
+        for (index, device) in devices.iter().enumerate() {
+            let reaches = |target: &Target| {
+                target.transport == device.transport
+                    && target.address.is_ipv4() == device.address.is_ipv4()
+            };
+            if device.transport == Transport::Udp && !listen.iter().any(reaches) {
+                let line = self.origins.devices.get(index).and_then(|origin| origin.contact);
+                let text = format!(
+                    "contact \"{}\" has transport `udp`, and listen has no udp address of its family \
+                     to send from",
+                    device.contact
+                );
+                self.errors.add(line, text);
+            }
+        }
+    }
+
     fn cores(&mut self, table: &DeTable<'_>) -> Cores {
         const EXPECTED: &str = "\"all\" or a list of core numbers such as [0, 1]";
         let value = table.get("cores");
@@ -245,7 +273,7 @@ impl<'a> Reader<'a> {
     }
 
     /// What Via and Contact name: `advertise`, else the first address to listen on.
-    fn sent_by(&mut self, table: &DeTable<'_>, listen: Option<&SocketAddr>) -> String {
+    fn sent_by(&mut self, table: &DeTable<'_>, listen: &[Target]) -> String {
         let value = table.get("advertise");
         let sent_by = match value {
             Some(value) => {
@@ -257,7 +285,13 @@ impl<'a> Reader<'a> {
                 text
             }
             None => {
-                if let Some(wildcard) = listen.filter(|address| address.ip().is_unspecified()) {
+                let first = listen.first().map(|target| target.address);
+                if !is_reached_over_all(listen) {
+                    let text = "advertise is missing: the first tcp and the first udp address of \
+                                listen differ; expected one host and port for both";
+                    self.error(table.get("listen"), text.to_owned());
+                }
+                if let Some(wildcard) = first.filter(|address| address.ip().is_unspecified()) {
                     let text = format!(
                         "advertise is missing: peers cannot reach {wildcard}; expected the host and \
                          port that they can, such as \"sip.example.com:{}\"",
@@ -265,7 +299,7 @@ impl<'a> Reader<'a> {
                     );
                     self.error(table.get("listen"), text);
                 }
-                listen.map(SocketAddr::to_string).unwrap_or_default()
+                first.map(|address| address.to_string()).unwrap_or_default()
             }
         };
         self.set("server", "advertise", format!("\"{sent_by}\""), "", value);

@@ -66,7 +66,8 @@ impl Config {
             }
         }
         if let Some(line) = origin.backups {
-            let uri = |address| format!("\"sip:{address};transport=tcp\"");
+            let transport = device.transport.in_uri();
+            let uri = |address| format!("\"sip:{address};transport={transport}\"");
             let uris: Vec<_> = device.backups.iter().map(uri).collect();
             let option = format!("contact-backup = [{}]", uris.join(", "));
             write_line(out, &option, &format!("{file}:{line}"))?;

@@ -11,6 +11,7 @@ use futures_lite::future::block_on;
 
 use super::*;
 use crate::options::Limits;
+use crate::target::Target;
 use world::{Client, Event, World, request};
 
 #[test]
@@ -368,7 +369,7 @@ fn core_that_does_not_exist_is_named() {
 fn address_in_use_is_named() {
     let world = World::new(1);
     let plan = Plan {
-        listen: vec![world.address],
+        listen: vec![Target::tcp(world.address)],
         cores: vec![cores::available()[0]],
         options: Arc::default(),
         events: None,

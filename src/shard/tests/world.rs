@@ -159,7 +159,7 @@ impl World {
         let mut options = Options::default();
         options.limits = limits;
         let options = Arc::new(options);
-        let plan = Plan { listen: vec![own_address()], cores, options, events: None };
+        let plan = Plan { listen: vec![Target::tcp(own_address())], cores, options, events: None };
         let (sender, events) = channel();
         let shards = start_with(plan, move |shard, _, _| Servant {
             shard,
@@ -169,7 +169,7 @@ impl World {
             draining: false,
         })
         .unwrap();
-        let address = shards.listen()[0];
+        let address = shards.listen()[0].address;
         Self { shards: Some(shards), events, address }
     }
 

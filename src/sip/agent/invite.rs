@@ -346,7 +346,7 @@ pub(super) fn on_stray_answer(stack: &mut Stack, id: ClientId, flow: FlowId, res
                 branch: stack.token(u32::MAX),
                 cseq,
                 max_forwards: MAX_FORWARDS,
-                options: &options,
+                sent_by: &options.sent_by,
                 transport,
                 contact: false,
             },

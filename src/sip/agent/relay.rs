@@ -103,7 +103,7 @@ pub(super) fn pass_response(stack: &mut Stack, server: ServerId, response: View<
                 // The Contacts of a redirection are its content, not an address of the dialog.
                 pass_contacts(out, response);
             } else {
-                write_contact(out, &options, transport);
+                write_contact(out, &options.sent_by, transport);
             }
         }
         write_passed(out, response);
