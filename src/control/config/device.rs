@@ -44,7 +44,9 @@ pub(super) fn read(reader: &mut Reader<'_>, root: &DeTable<'_>, window: Duration
             continue;
         };
         let line = reader.line(entry);
-        reader.check_names(table, &SECTIONS[3]);
+        if let Some(section) = SECTIONS.iter().find(|section| section.name == "device") {
+            reader.check_names(table, section);
+        }
         let dn = number(reader, table, "dn", line, &mut numbers);
         let prefix = number(reader, table, "prefix", line, &mut prefixes);
         let kind = kind(reader, table, line);
