@@ -152,7 +152,10 @@ fn a_mapped_address_of_a_device_is_that_device() {
     let mut bench = Bench::new(500);
     let peer = "[::ffff:127.0.0.3]:40000".parse().unwrap();
     let local = "[::]:5060".parse().unwrap();
-    let flow = bench.endpoint.accept(Instant::ZERO, NewFlow { peer, local }).unwrap();
+    let flow = bench
+        .endpoint
+        .accept(Instant::ZERO, NewFlow { peer, local, transport: Transport::Tcp })
+        .unwrap();
     bench.receive(flow, INVITE);
     bench.next(flow, "SIP/2.0 100");
 }

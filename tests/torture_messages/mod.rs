@@ -116,7 +116,7 @@ fn uris_and_methods() -> Vec<Own> {
 
 impl Own {
     /// The same to the number of a device.
-    fn to_7001(mut self) -> Self {
+    fn for_7001(mut self) -> Self {
         let text =
             String::from_utf8_lossy(&self.bytes).replace("INVITE sip:nobody", "INVITE sip:7001");
         self.bytes = text.into_bytes();
@@ -140,7 +140,7 @@ fn headers() -> Vec<Own> {
         options("require-unknown-options", 0, END, &more("Require: no-such-option")),
         invite("require-known", 0, END, &more("Require: 100rel, timer")),
         options("proxy-require-unknown", 0, END, &more("Proxy-Require: no-such-option")),
-        invite("max-forwards-0", 0, forwards, "Max-Forwards: 0").to_7001(),
+        invite("max-forwards-0", 0, forwards, "Max-Forwards: 0").for_7001(),
         options("max-forwards-0-options", 0, forwards, "Max-Forwards: 0"),
         options("max-forwards-256", 400, forwards, "Max-Forwards: 256"),
         options("max-forwards-none", 0, "Max-Forwards: 70\r\n", ""),
@@ -153,8 +153,8 @@ fn headers() -> Vec<Own> {
         options("via-malformed", 400, VIA, "TCP"),
         options("colon-none", 400, END, &more("This is no header")),
         invite("content-type-unknown", 0, END, &more("Content-Type: application/x-unknown")),
-        invite("contact-none", 0, "Contact: <sip:7001@127.0.0.1:5070>\r\n", "").to_7001(),
-        invite("contact-malformed", 0, CONTACT, "<sip:7001@127.0.0.1:x>").to_7001(),
+        invite("contact-none", 0, "Contact: <sip:7001@127.0.0.1:5070>\r\n", "").for_7001(),
+        invite("contact-malformed", 0, CONTACT, "<sip:7001@127.0.0.1:x>").for_7001(),
     ]
 }
 

@@ -16,6 +16,7 @@ use holdfast::key::{CallId, FlowId, ShardId, Side};
 use holdfast::options::{Device, DeviceKind, ForeignCallers, Options};
 use holdfast::sip::message::{Frame, FrameError, Framer};
 use holdfast::sip::{Action, Actions, Endpoint, FlowError, Input, NewFlow, Stats};
+use holdfast::target::Transport;
 use holdfast::time::Instant;
 
 use super::bytes::Bytes;
@@ -113,6 +114,7 @@ fn device(number: &str, kind: DeviceKind, contact: &str) -> Device {
         prefix: is_trunk.then(|| number.to_owned()),
         kind,
         contact: contact.to_owned(),
+        transport: Transport::Tcp,
         address: address.parse().expect("an address"),
         backups: Vec::new(),
         contact_has_user: contact.contains('@'),
@@ -267,7 +269,8 @@ impl World {
     fn accept(&mut self, peer: &str) {
         let peer: SocketAddr = peer.parse().expect("an address");
         let local = "127.0.0.1:5060".parse().expect("an address");
-        let accepted = self.endpoint.accept(self.now, NewFlow { peer, local });
+        let accepted =
+            self.endpoint.accept(self.now, NewFlow { peer, local, transport: Transport::Tcp });
         assert_eq!(accepted.is_none(), self.flows.len() >= FLOWS_MAX as usize);
         if let Some(id) = accepted {
             self.add(id, false);
