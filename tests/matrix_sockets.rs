@@ -167,15 +167,15 @@ impl World {
     }
 
     /// The attempt is answered, and the call goes on as if nothing had happened.
-    fn is_kept_by(mut self, row: u32, mut flow: Ua, invite: &Message) {
+    fn survives_with(mut self, row: u32, mut flow: Ua, invite: &Message) {
         self.answer(&mut flow, invite, "200 OK");
         assert!(flow.receive().is("ACK "));
         self.caller_is_answered();
-        self.is_kept(row, flow);
+        self.survives(row, flow);
     }
 
     /// Another re-INVITE and a BYE go through.
-    fn is_kept(mut self, row: u32, mut flow: Ua) {
+    fn survives(mut self, row: u32, mut flow: Ua) {
         self.reinvites(0, 200);
         let again = flow.receive();
         assert!(again.is("INVITE "), "{again:?}");
@@ -214,7 +214,7 @@ fn flow_dies_while_idle() {
     sleep(NOTICED);
     world.reinvites(0, LARGE);
     let (flow, invite) = world.next_attempt();
-    world.is_kept_by(1, flow, &invite);
+    world.survives_with(1, flow, &invite);
 }
 
 #[test]
@@ -228,7 +228,7 @@ fn connect_is_refused() {
     world.listener = Some(TcpListener::bind(world.callee).unwrap());
     let (flow, invite) = world.next_attempt();
     assert!(cseq(&invite) > 2, "an attempt was refused before: {}", cseq(&invite));
-    world.is_kept_by(2, flow, &invite);
+    world.survives_with(2, flow, &invite);
 }
 
 /// A listener that takes no more connections: its kernel drops the first packets of new ones.
@@ -261,7 +261,7 @@ fn connect_gets_no_answer() {
     world.listener = Some(listener);
     let (flow, invite) = world.next_attempt();
     assert!(cseq(&invite) > 2, "an attempt got no answer before: {}", cseq(&invite));
-    world.is_kept_by(2, flow, &invite);
+    world.survives_with(2, flow, &invite);
 }
 
 #[test]
@@ -274,7 +274,7 @@ fn flow_dies_in_the_middle_of_the_requests_bytes() {
     flow.reset();
     let (flow, invite) = world.next_attempt();
     assert!(invite.0.len() > LARGE, "{} bytes", invite.0.len());
-    world.is_kept_by(3, flow, &invite);
+    world.survives_with(3, flow, &invite);
 }
 
 #[test]
@@ -285,7 +285,7 @@ fn flow_dies_after_the_request_arrived() {
     let (flow, invite) = world.next_attempt();
     assert_eq!(cseq(&invite), cseq(&first) + 1);
     assert_ne!(invite.header("Via"), first.header("Via"));
-    world.is_kept_by(4, flow, &invite);
+    world.survives_with(4, flow, &invite);
 }
 
 #[test]
@@ -296,7 +296,7 @@ fn flow_dies_after_100() {
     sleep(NOTICED);
     flow.reset();
     let (flow, invite) = world.next_attempt();
-    world.is_kept_by(5, flow, &invite);
+    world.survives_with(5, flow, &invite);
 }
 
 #[test]
@@ -308,7 +308,7 @@ fn flow_dies_after_180() {
     assert!(ringing.is("SIP/2.0 180"), "{ringing:?}");
     flow.reset();
     let (flow, invite) = world.next_attempt();
-    world.is_kept_by(6, flow, &invite);
+    world.survives_with(6, flow, &invite);
 }
 
 /// Half of the 2xx to an attempt is written, and then the flow is reset.
@@ -325,7 +325,7 @@ fn flow_dies_in_the_middle_of_the_responses_bytes() {
     let first = world.asked(&mut flow);
     half_answered(&world, flow, &first);
     let (flow, invite) = world.next_attempt();
-    world.is_kept_by(7, flow, &invite);
+    world.survives_with(7, flow, &invite);
 }
 
 #[test]
@@ -340,7 +340,7 @@ fn a_2xx_that_was_lost_comes_again_over_a_new_connection() {
     world.reinvites(0, 200);
     let (flow, invite) = world.next_request(flow);
     assert_eq!(cseq(&invite), cseq(&first) + 1, "the attempt was not repeated");
-    world.is_kept_by(8, flow, &invite);
+    world.survives_with(8, flow, &invite);
 }
 
 #[test]
@@ -353,7 +353,7 @@ fn a_2xx_that_comes_when_the_next_attempt_is_out_is_acknowledged() {
     world.answer(&mut late, &first, "200 OK");
     let ack = late.receive();
     assert!(ack.is("ACK ") && cseq(&ack) == cseq(&first), "{ack:?}");
-    world.is_kept_by(8, flow, &second);
+    world.survives_with(8, flow, &second);
 }
 
 #[test]
@@ -370,7 +370,7 @@ fn flow_dies_before_the_ack_is_written() {
     world.caller_is_answered();
     world.reinvites(0, 200);
     let (flow, invite) = world.next_request(flow);
-    world.is_kept_by(9, flow, &invite);
+    world.survives_with(9, flow, &invite);
 }
 
 #[test]
@@ -395,7 +395,7 @@ fn flow_dies_in_the_middle_of_the_ack() {
     assert!(ack.is("ACK ") && ack.0.len() > LARGE, "{} bytes", ack.0.len());
     world.reinvites(0, 200);
     let (flow, invite) = world.next_request(flow);
-    world.is_kept_by(10, flow, &invite);
+    world.survives_with(10, flow, &invite);
 }
 
 #[test]
@@ -409,7 +409,7 @@ fn flow_dies_after_the_ack() {
     sleep(NOTICED);
     world.reinvites(0, 200);
     let (flow, invite) = world.next_attempt();
-    world.is_kept_by(11, flow, &invite);
+    world.survives_with(11, flow, &invite);
 }
 
 #[test]
@@ -422,7 +422,7 @@ fn flow_dies_again_during_the_retry() {
         assert_eq!(cseq(&invite), cseq(&last) + 1);
         (flow, last) = (next, invite);
     }
-    world.is_kept_by(13, flow, &last);
+    world.survives_with(13, flow, &last);
 }
 
 #[test]
