@@ -10,6 +10,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use holdfast::control::config::Config;
+use holdfast::control::reload::Watched;
 use holdfast::control::serve;
 
 #[global_allocator]
@@ -114,7 +115,8 @@ fn load(file: &Path) -> Result<Config, ExitCode> {
 }
 
 fn run_server(file: &Path) -> Result<(), ExitCode> {
-    serve::run(load(file)?, file).map_err(|error| {
+    let watched = Watched::new(file);
+    serve::run(load(file)?, watched).map_err(|error| {
         let code = error.exit_code();
         tell(error);
         ExitCode::from(code)

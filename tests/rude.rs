@@ -262,9 +262,9 @@ fn bad_input_is_answered_400_or_ends_its_own_flow_only() {
         ),
         ("no UTF-8", no_utf8, Status("200")),
         ("no Via", without(&options(), "Via").into(), End),
-        ("no From", without(&options(), "From").into(), End),
-        ("no To", without(&options(), "To").into(), End),
-        ("no Call-ID", without(&options(), "Call-ID").into(), End),
+        ("no From", without(&options(), "From").into(), Status("400")),
+        ("no To", without(&options(), "To").into(), Status("400")),
+        ("no Call-ID", without(&options(), "Call-ID").into(), Status("400")),
         ("no CSeq", without(&options(), "CSeq").into(), End),
         (
             "CSeq of another method",

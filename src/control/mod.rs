@@ -10,6 +10,6 @@ pub mod config;
 mod events;
 pub mod limits;
 mod metrics;
-mod reload;
+pub mod reload;
 pub mod serve;
 mod stats;

@@ -41,6 +41,20 @@ impl Stamp {
     }
 }
 
+/// A file, and its state before it was loaded: what changes from then on is seen.
+#[derive(Clone, Debug)]
+pub struct Watched {
+    path: PathBuf,
+    stamp: Option<Stamp>,
+}
+
+impl Watched {
+    /// Call it before the file is loaded.
+    pub fn new(path: &Path) -> Self {
+        Self { path: path.to_owned(), stamp: Stamp::of(path) }
+    }
+}
+
 /// Looks at the file.
 pub(super) struct Watch {
     path: PathBuf,
@@ -52,12 +66,11 @@ pub(super) struct Watch {
 }
 
 impl Watch {
-    /// Watches the file that was just loaded; call it in the control runtime.
-    pub(super) fn new(path: &Path) -> Self {
+    /// Watches a file that was loaded; call it in the control runtime.
+    pub(super) fn new(Watched { path, stamp }: Watched) -> Self {
         let mut ticks = interval(LOOK_EVERY);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let stamp = Stamp::of(path);
-        Self { path: path.to_owned(), ticks, loaded: stamp, seen: stamp }
+        Self { path, ticks, loaded: stamp, seen: stamp }
     }
 
     /// Ready when the file is another one than the one that was loaded, and is not being written.

@@ -9,7 +9,6 @@
 
 use std::fmt;
 use std::io::{self, IsTerminal};
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -22,7 +21,7 @@ use super::config::{Config, Cores};
 use super::events::{self, Events};
 use super::limits::{self, LimitError};
 use super::metrics::{self, Sources};
-use super::reload::{self, Reloads, Watch};
+use super::reload::{self, Reloads, Watch, Watched};
 use super::stats;
 use crate::key::ShardId;
 use crate::net::CLOSE_TIMEOUT;
@@ -85,7 +84,7 @@ impl std::error::Error for ServeError {}
 ///
 /// # Errors
 /// What [`ServeError`] names; [`ServeError::exit_code`] is for the caller to use.
-pub fn run(config: Config, file: &Path) -> Result<(), ServeError> {
+pub fn run(config: Config, file: Watched) -> Result<(), ServeError> {
     // A test may have set one already.
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
     let _ = tracing_subscriber::fmt()

@@ -154,6 +154,17 @@ fn waits_for_ack(state: Option<Sent>) -> Option<(ClientId, FlowId)> {
     }
 }
 
+/// What an application asked for ends with the call.
+pub(super) fn fail_control(stack: &mut Stack, call: &Call, id: LegId, purpose: Purpose) {
+    let party = match purpose {
+        Purpose::Rejoin { .. } => id.other(),
+        Purpose::Relay | Purpose::Hold { .. } | Purpose::Retrieve { .. } => id,
+    };
+    if let Some(reference) = purpose.reference() {
+        fail(stack, call, party, ErrorCode::OutOfService, reference);
+    }
+}
+
 fn fail(stack: &mut Stack, call: &Call, id: LegId, code: ErrorCode, reference: u64) {
     events::emit(stack, call, id, Content::Error { code, reference: Some(reference) });
 }

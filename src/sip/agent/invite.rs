@@ -2,6 +2,7 @@
 
 use std::rc::Rc;
 
+use super::control::fail_control;
 use super::relay::pass_response;
 use super::{
     Agent, Ended, Sent, Verdict, events, hops_left, refuse, respond_busy, rest_of_invite, write,
@@ -286,14 +287,17 @@ impl Agent {
             let asked = outgoing.purpose != Purpose::Relay;
             asked.then(|| (outgoing.purpose, Rc::clone(&outgoing.request)))
         });
-        if let Some((purpose, request)) = control
+        if let Some((purpose, request)) = &control
             && !matches!(status, 408 | 481)
         {
             events::end_outgoing(stack, call, id, Ended::Answered);
-            return self.on_control_refused(stack, id, purpose, &request);
+            return self.on_control_refused(stack, id, *purpose, request);
         }
         events::end_outgoing(stack, call, id, Ended::Answered);
         if established && matches!(status, 408 | 481) {
+            if let Some((purpose, _)) = control {
+                fail_control(stack, call, id, purpose);
+            }
             return self.release_gone(stack, id, status);
         }
         call.leg(id.side.other()).redirect_answer(stack);

@@ -98,7 +98,7 @@ pub(super) fn judge(
             if ended != Ended::Released && !(hung_up && reason == "answered 481") {
                 return Err(format!("released for {reason}, but ended by {ended:?}"));
             }
-            check_told(world, row, plan, (call, reason), outcome)?;
+            check_told(world, row, plan, call, outcome)?;
             Ok(Verdict::Released)
         }
         (reason, ended) => Err(format!("released for {reason:?}, ended by {ended:?}")),
@@ -110,7 +110,7 @@ fn check_told(
     world: &World,
     row: &Row,
     plan: &Plan,
-    (call, reason): (usize, &str),
+    call: usize,
     outcome: Option<Option<Outcome>>,
 ) -> Result<(), String> {
     let told = told(world, call);
@@ -126,9 +126,7 @@ fn check_told(
             let error = told.iter().any(|(_, what)| {
                 matches!(what, Content::Error { reference: Some(r), .. } if *r == ASKED)
             });
-            // 481 and timer B are told as the end of the call only.
-            let ended = matches!(reason, "answered 481" | "timer B");
-            if !error && !ended && !done(world, call, ASKED) {
+            if !error && !done(world, call, ASKED) {
                 return Err("the application was not told".to_owned());
             }
         }
