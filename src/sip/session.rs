@@ -461,7 +461,7 @@ impl Leg {
             let end = incoming.initial || !accepted.flow_lost;
             let server = incoming.server;
             self.incoming = None;
-            stack.end_server(server);
+            stack.finish(server);
             return Some(if end { Unacknowledged::End } else { Unacknowledged::Forget });
         }
         accepted.interval = (accepted.interval * 2).min(T2);
@@ -486,7 +486,7 @@ impl Leg {
         let Some(incoming) = self.incoming.take() else { return };
         if let Some(accepted) = incoming.accepted {
             stack.wheel.cancel(accepted.timer);
-            stack.end_server(incoming.server);
+            stack.finish(incoming.server);
         }
     }
 

@@ -3,6 +3,7 @@
 use crate::message::Msg;
 use crate::network::Listener;
 use crate::peer::MS;
+use crate::rng::Rng;
 use crate::scenarios::DELAY;
 use crate::script::{A, B, C, Script, reinvite, request};
 use crate::swarm::{SERVER, peer_addr};
@@ -158,11 +159,16 @@ fn a_final_response_is_acknowledged_each_time_it_comes_until_timer_d() {
 fn another_request_is_sent_again_by_timer_e_until_timer_f() {
     let mut s = established();
     s.at(0).a_sends(request("INFO"));
-    s.until(40_000);
+    s.until(63_999);
     same_bytes_at(&sent_to(&s, B, "INFO"), &SCHEDULE_E);
     drop_inbox(&mut s, B);
     s.nothing_happens();
-    assert_eq!(s.stats().clients + s.stats().servers, 0);
+    // What A sends again now is absorbed, until timer J.
+    assert_eq!((s.stats().clients, s.stats().servers), (0, 1));
+    s.a_repeats();
+    s.nothing_happens();
+    s.at(64_000);
+    assert_eq!(s.stats().servers, 0);
     s.call_is_up();
 }
 
@@ -213,6 +219,7 @@ fn a_refused_invite_is_answered_again_by_timer_g_until_timer_h() {
 #[test]
 fn the_ack_ends_timer_g_and_timer_i_absorbs_what_repeats_it() {
     let mut s = established();
+    let before = s.stats().servers;
     s.at(0).a_sends(reinvite());
     s.a_receives("100");
     s.b_receives("INVITE");
@@ -224,14 +231,15 @@ fn the_ack_ends_timer_g_and_timer_i_absorbs_what_repeats_it() {
     s.at(600).a_acknowledges();
     s.a_repeats_invite();
     s.until(5499).nothing_happens();
-    assert_eq!(s.stats().servers, 1);
+    assert_eq!(s.stats().servers, before + 1);
     s.at(5500).nothing_happens();
-    assert_eq!(s.stats().servers, 0);
+    assert_eq!(s.stats().servers, before);
 }
 
 #[test]
 fn a_repeated_request_draws_the_last_response_again_and_creates_nothing() {
     let mut s = established();
+    let before = s.stats().servers;
     s.at(0).a_sends(reinvite());
     s.a_receives("100");
     s.b_receives("INVITE");
@@ -248,7 +256,7 @@ fn a_repeated_request_draws_the_last_response_again_and_creates_nothing() {
     s.a_receives("488");
     s.nothing_happens();
     assert_eq!(s.stats().calls, 1);
-    assert_eq!(s.stats().servers, 1);
+    assert_eq!(s.stats().servers, before + 1);
 }
 
 #[test]
@@ -625,4 +633,110 @@ fn a_stranger_is_refused_alike_each_time_and_leaves_nothing_behind() {
     assert_eq!(s.stats().servers, 0);
     s.until(32_000).nothing_happens();
     assert_eq!((s.stats().flows, s.stats().timers), (0, 0));
+}
+
+#[test]
+fn a_late_copy_of_an_invite_makes_no_second_call() {
+    let mut s = Script::new().over_udp(&[A, B]);
+    s.a_calls("1001");
+    s.a_receives("100");
+    s.b_receives("INVITE");
+    s.b_answers(200);
+    s.b_receives("ACK");
+    s.a_receives("200");
+    s.a_acknowledges();
+    s.at(31_999).a_repeats_invite();
+    s.nothing_happens();
+    assert_eq!(s.stats().calls, 1);
+    s.at(32_001);
+    assert_eq!(s.stats().servers, 0);
+}
+
+#[test]
+fn datagrams_that_come_twice_create_nothing_new() {
+    let mut s = Script::new().over_udp(&[A, B]);
+    s.world.packets.doubles = 1000;
+    s.a_calls("1001");
+    assert_eq!((s.stats().calls, s.stats().servers, s.stats().clients), (1, 1, 1));
+    assert_eq!(sent_to(&s, B, "INVITE").len(), 1);
+    assert_eq!(sent_to(&s, A, "100").len(), 2, "the last response, for each copy");
+    s.b_receives("INVITE");
+    s.b_receives("INVITE");
+    s.b_answers(200);
+    assert_eq!(sent_to(&s, B, "ACK").len(), 2, "an ACK for each 200");
+    assert_eq!(sent_to(&s, A, "200").len(), 1);
+    assert_eq!(s.stats().calls_established, 1);
+}
+
+/// Where a call with lost datagrams stands.
+#[derive(Default)]
+struct Progress {
+    /// B has answered the INVITE, and no ACK came.
+    unacknowledged: bool,
+    /// A has the 200 to its INVITE, and to its BYE.
+    up: bool,
+    over: bool,
+}
+
+/// Reacts to all that came.
+fn react(s: &mut Script, progress: &mut Progress) {
+    let what = |s: &Script, peer: usize| {
+        let (_, _, msg) = s.world.peers[peer].inbox.first()?;
+        let status = msg.status().to_string();
+        Some(if msg.is_response() { status } else { msg.method().to_owned() })
+    };
+    while let Some(what) = what(s, B) {
+        let msg = s.b_receives(&what);
+        progress.unacknowledged = match msg.method() {
+            "INVITE" => !progress.up || progress.unacknowledged,
+            _ => false,
+        };
+        if msg.method() != "ACK" {
+            s.b_answers(200);
+        }
+    }
+    while let Some(what) = what(s, A) {
+        let msg = s.a_receives(&what);
+        match (msg.status(), msg.method()) {
+            (200, "INVITE") => {
+                s.a_acknowledges();
+                progress.up = true;
+            }
+            (200, "BYE") => progress.over = true,
+            _ => {}
+        }
+    }
+}
+
+#[test]
+fn calls_come_about_and_end_while_datagrams_are_lost_doubled_and_overtaken() {
+    for seed in 0..100 {
+        let mut s = Script::new().over_udp(&[A, B]);
+        s.world.net.rng = Rng::new(seed);
+        let packets = &mut s.world.packets;
+        (packets.loss, packets.doubles, packets.delay_max) = (250, 200, 300 * MS);
+        let (mut progress, mut hung_up) = (Progress::default(), false);
+        s.a_calls("1001");
+        for step in 1..=300 {
+            s.at(100 * step);
+            react(&mut s, &mut progress);
+            if step % 5 == 0 && progress.unacknowledged {
+                s.b_answers(200);
+            }
+            match step % 5 {
+                0 if !progress.up => s.a_repeats_invite(),
+                0 if step >= 100 && !hung_up => {
+                    s.a_sends(request("BYE"));
+                    hung_up = true;
+                }
+                0 if hung_up && !progress.over => s.a_repeats(),
+                _ => {}
+            }
+        }
+        assert!(progress.up && progress.over, "seed {seed}");
+        assert_eq!((s.stats().calls_established, s.stats().calls_lost), (1, 0), "seed {seed}");
+        s.world.packets.loss = 0;
+        s.call_is_over();
+        assert_eq!(s.stats().flows, 0, "seed {seed}");
+    }
 }

@@ -130,7 +130,7 @@ impl Agent {
                 self.relay_response(stack, from, leg, response);
             }
             // The requester's own timer F has run out as well (RFC 4320 §4.2).
-            (Owner::Relay { from, .. }, Verdict::TimedOut, _) => stack.end_server(from),
+            (Owner::Relay { from, .. }, Verdict::TimedOut, _) => stack.finish(from),
             (Owner::Relay { from, .. }, Verdict::Failed { .. } | Verdict::Answered { .. }, _) => {
                 stack.respond(from, 503);
             }

@@ -68,7 +68,7 @@ impl Agent {
             100 => return,
             // Never to a request other than INVITE: who sent it knows by its own timer F (RFC 4320
             // §4.2).
-            408 => return stack.end_server(from),
+            408 => return stack.finish(from),
             _ => {}
         }
         if (200..300).contains(&response.status())

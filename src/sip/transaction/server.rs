@@ -251,7 +251,23 @@ impl Stack {
         self.send_response(id, &response, true);
     }
 
-    /// Ends a transaction whose user needs it no more: its 2xx was acknowledged.
+    /// The user needs a transaction no more: its 2xx was acknowledged, or nothing is to be answered.
+    /// Over UDP it stays and absorbs copies of its request, until timer L or J (RFC 6026 §7.1): a
+    /// late copy of an INVITE must not make a second call.
+    pub(in crate::sip) fn finish(&mut self, id: ServerId) {
+        let Some(server) = self.servers.get_mut(id) else { return };
+        if !server.transport.is_unreliable() {
+            return self.end_server(id);
+        }
+        server.response = None;
+        if let State::Request(_) = server.state {
+            server.state = State::Request(request_server::State::Completed);
+            server.request = Rc::default();
+            self.set_server_timer(id, T1_64, Timer::J(id));
+        }
+    }
+
+    /// Forgets a transaction.
     pub(in crate::sip) fn end_server(&mut self, id: ServerId) {
         if let Some(server) = self.servers.remove(id) {
             self.by_branch.remove(&server.branch);
