@@ -27,7 +27,7 @@ pub(in crate::sip) struct Client {
     cookie: u64,
     pub(super) flow: FlowId,
     /// Of the flow that it went out on last.
-    transport: Transport,
+    pub(super) transport: Transport,
     target: Target,
     /// Place in the flow's list; `None` when it does not wait on it any more.
     slot: Option<u32>,
@@ -497,12 +497,6 @@ impl Stack {
         self.wait_on(id, flow);
         self.out.send(flow, &request);
         self.repeat_if_unreliable(id);
-    }
-
-    fn repeat_if_unreliable(&mut self, id: ClientId) {
-        if self.clients.get(id).is_some_and(|client| client.transport.is_unreliable()) {
-            self.begin_repeating(id);
-        }
     }
 
     fn wait_on(&mut self, id: ClientId, flow: FlowId) {

@@ -26,9 +26,13 @@ pub(super) struct Repeat {
 }
 
 impl Stack {
-    /// Lets a request be sent again in T1: its own timer A or E, or that of its CANCEL.
-    pub(super) fn begin_repeating(&mut self, id: ClientId) {
+    /// Lets a request be sent again in T1 if it went out over UDP: its own timer A or E, or that of
+    /// its CANCEL.
+    pub(super) fn repeat_if_unreliable(&mut self, id: ClientId) {
         let Some(client) = self.clients.get(id) else { return };
+        if !client.transport.is_unreliable() {
+            return;
+        }
         let timer = match client.state {
             ClientState::Invite(invite_client::State::Calling) => Timer::A(id),
             ClientState::Invite(_) | ClientState::Request(_) => Timer::E(id),
