@@ -11,7 +11,6 @@ use crate::key::FlowId;
 use crate::net::{Host, Undelivered};
 use crate::sip::message::{FrameError, datagram};
 use crate::sip::{Input, NewFlow};
-use crate::target::Transport;
 
 impl<P: Protocol> Shard<P> {
     /// A datagram was read here.
@@ -58,13 +57,12 @@ impl<P: Protocol> Shard<P> {
         }
     }
 
-    /// The flow to a peer has failed; that is handed in after the turn.
-    pub(super) fn note_undelivered(&self, Undelivered { peer, error }: Undelivered) {
-        let ends = NewFlow { peer, local: peer, transport: Transport::Udp };
-        // The one that is there: only a peer whose flow is idle gets a new one, for a moment.
-        let Some(flow) = self.accept(ends) else { return };
-        self.places.borrow_mut().remove(flow);
-        self.net.tally.failed(self.now(), error);
-        self.after.borrow_mut().push_back(After::Failed { flow, error });
+    /// A datagram to a peer did not arrive; that is handed in after the turn, here and at the other
+    /// shards. The kernel tells the socket that hears from the peer, which need not be the one that
+    /// sent.
+    pub(super) fn note_undelivered(&self, undelivered: Undelivered) {
+        self.net.tally.failed(self.now(), undelivered.error);
+        self.mesh.undelivered(undelivered);
+        self.after.borrow_mut().push_back(After::Undelivered(undelivered));
     }
 }

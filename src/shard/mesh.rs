@@ -32,7 +32,7 @@ use tokio::sync::mpsc;
 
 use super::{After, Place, Protocol, Shard};
 use crate::key::{FlowId, ShardId};
-use crate::net::{Flow, Host, next_round};
+use crate::net::{Flow, Host, Undelivered, next_round};
 use crate::sip::{FlowError, Input, NewFlow};
 
 /// Parcels under way from one shard to another.
@@ -54,6 +54,8 @@ enum Item {
     Message { flow: FlowId, range: Range<u32> },
     /// A datagram that the sender read.
     Datagram { ends: Box<NewFlow>, range: Range<u32> },
+    /// A datagram, sent by whichever shard, did not arrive.
+    Undelivered(Undelivered),
     /// Bytes for the receiver's flow.
     Send { flow: FlowId, range: Range<u32> },
     /// The sender's endpoint closed the receiver's flow.
@@ -181,6 +183,13 @@ impl Mesh {
         let ends = Box::new(ends);
         self.push(outgoing, |parcel| Item::Datagram { ends, range: parcel.put(bytes) });
         Some(true)
+    }
+
+    /// Tells all other shards of a datagram that did not arrive; not those for which much waits.
+    pub(super) fn undelivered(&self, undelivered: Undelivered) {
+        for outgoing in self.parcels.iter().flatten().filter(|outgoing| !outgoing.is_high.get()) {
+            self.push(outgoing, |_| Item::Undelivered(undelivered));
+        }
     }
 
     /// Sends bytes back over the flow's own shard. False when too much waits.
@@ -351,6 +360,9 @@ impl<P: Protocol> Shard<P> {
                 None => self.net.tally.count(|stats| stats.forward_drops += 1),
             },
             Item::Datagram { ends, range } => self.handle_datagram(**ends, parcel.slice(range)),
+            Item::Undelivered(Undelivered { peer, error }) => {
+                self.turn(Input::Undelivered { peer: *peer, error: *error });
+            }
             Item::Send { flow, range } => self.send(*flow, parcel.slice(range)),
             Item::Close { flow } => {
                 let place = self.places.borrow_mut().remove(*flow);

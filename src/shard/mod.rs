@@ -134,6 +134,7 @@ struct Shard<P> {
 /// Something to hand in after the turn.
 enum After {
     Failed { flow: FlowId, error: FlowError },
+    Undelivered(Undelivered),
 }
 
 impl<P: Protocol> Shard<P> {
@@ -150,6 +151,9 @@ impl<P: Protocol> Shard<P> {
             match after {
                 Some(After::Failed { flow, error }) => {
                     self.handle(Input::FlowFailed { flow, error });
+                }
+                Some(After::Undelivered(Undelivered { peer, error })) => {
+                    self.handle(Input::Undelivered { peer, error });
                 }
                 None => break,
             }

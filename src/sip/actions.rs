@@ -77,6 +77,14 @@ pub enum Input<'a> {
         /// Why.
         error: FlowError,
     },
+    /// Something sent to a peer over UDP did not arrive, by whichever socket of the address: the flow
+    /// to it, if there is one, has failed, and is closed.
+    Undelivered {
+        /// The peer.
+        peer: SocketAddr,
+        /// Why.
+        error: FlowError,
+    },
     /// An application asks something of a call; an event answers it.
     Request(cti::Request),
     /// New options are in force, from now on.
@@ -100,6 +108,8 @@ pub enum CloseReason {
     TooManyFlows,
     /// Nothing came from or went to a peer over UDP for long.
     Idle,
+    /// A peer over UDP cannot be reached.
+    Undelivered,
 }
 
 /// Something an endpoint wants done, in the order given.

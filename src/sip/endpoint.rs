@@ -10,7 +10,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use super::actions::{Actions, FlowError, Input, NewFlow, Stats};
+use super::actions::{Actions, CloseReason, FlowError, Input, NewFlow, Stats};
 use super::agent::Agent;
 use super::counters::Counters;
 use super::message::{FrameError, Head, HeadError, Method, Name, View, write};
@@ -76,6 +76,7 @@ impl Endpoint {
             Input::Unframed { flow, bytes, error } => self.on_unframed(flow, bytes, error),
             Input::FlowOpened { flow } => self.on_flow_opened(flow),
             Input::FlowFailed { flow, error } => self.on_flow_failed(flow, error),
+            Input::Undelivered { peer, error } => self.on_undelivered(peer, error),
             Input::Request(request) => self.agent.on_cti_request(&mut self.stack, request),
             Input::Options(options) => self.stack.options = options,
             Input::Drain { deadline } => self.on_drain(deadline),
@@ -203,6 +204,13 @@ impl Endpoint {
     fn on_flow_failed(&mut self, flow: FlowId, _error: FlowError) {
         let told = self.stack.flow_failed(flow);
         self.tell(&told);
+    }
+
+    fn on_undelivered(&mut self, peer: SocketAddr, error: FlowError) {
+        if let Some(flow) = self.stack.flows.datagram(peer, self.stack.now) {
+            self.stack.out.close(flow, CloseReason::Undelivered);
+            self.on_flow_failed(flow, error);
+        }
     }
 
     fn tell(&mut self, told: &[Told]) {

@@ -106,18 +106,14 @@ impl World {
 
     /// An ICMP error reaches whoever sent to `about`.
     pub(crate) fn on_icmp(&mut self, to: SocketAddr, about: SocketAddr) {
-        let Some(server) = self.server.as_mut().filter(|server| server.addr == to) else { return };
-        let mut failed = Vec::new();
-        for (shard, state) in server.shards.iter_mut().enumerate() {
-            let gone = |way: &Way| *way == Way::Datagram { peer: about };
-            let flows = state.ways.iter().filter(|(_, way)| gone(way));
-            failed.extend(flows.map(|(flow, _)| (shard, *flow)));
-            state.ways.retain(|_, way| !gone(way));
-        }
-        for (shard, flow) in failed {
-            let now = self.schedule.now;
-            self.log.line(now, format_args!("shard {shard} {flow:?}: ICMP from {about}"));
-            self.input(shard, Input::FlowFailed { flow, error: FlowError::Refused });
+        let Some(server) = self.server.as_ref().filter(|server| server.addr == to) else { return };
+        let shards = server.shards.len();
+        let now = self.schedule.now;
+        self.log.line(now, format_args!("ICMP from {about}"));
+        // The kernel tells one socket, and its shard all others.
+        for shard in 0..shards {
+            let error = FlowError::Refused;
+            self.input(shard, Input::Undelivered { peer: about, error });
         }
     }
 

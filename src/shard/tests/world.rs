@@ -104,7 +104,7 @@ impl Protocol for Servant {
                 });
             }
             Input::Drain { .. } => self.draining = true,
-            Input::Options(_) | Input::Request(_) => {}
+            Input::Options(_) | Input::Request(_) | Input::Undelivered { .. } => {}
         }
     }
 
