@@ -84,6 +84,13 @@ fn tests_below(folder: &Path, names: &mut HashSet<String>) {
             tests_below(&path, names);
         } else if path.extension().is_some_and(|extension| extension == "rs") {
             let text = std::fs::read_to_string(&path).unwrap();
+            // Tests that a macro makes of rows: a number, a name.
+            let rows = text.split_once("\nrows! {").map_or("", |(_, rows)| rows);
+            let of_row = |line: &str| {
+                let (number, name) = line.trim().split_once(' ')?;
+                number.parse::<u32>().ok().map(|_| name.to_owned())
+            };
+            names.extend(rows.lines().filter_map(of_row));
             for after in text.split("#[test]").skip(1) {
                 let name = after.split_once("fn ").and_then(|(_, rest)| rest.split_once('('));
                 names.extend(name.map(|(name, _)| name.to_owned()));
