@@ -17,6 +17,7 @@ pub(crate) struct Served {
     pub(crate) plan: VecDeque<(u64, Step)>,
     last: Option<Vec<u8>>,
     pub(crate) status: Option<u16>,
+    received_at: u64,
     pub(crate) answered_at: u64,
     pub(crate) acked: bool,
     /// Took an offer in its 2xx, so the ACK brings the answer: number of the response.
@@ -70,6 +71,7 @@ impl Peer {
             plan: VecDeque::new(),
             last: None,
             status: None,
+            received_at: ctx.now,
             answered_at: 0,
             acked: false,
             offered: None,
@@ -585,7 +587,9 @@ impl Peer {
         }
         if ctx.now >= tx.answered_at + 64 * T1 {
             self.legs[leg].unacked = None;
-            let healed = ctx.truth.healed_at.is_some_and(|at| at + 10 * SEC < ctx.now);
+            // The server forgets an attempt 64·T1 after it failed, which was not before it came here.
+            let remembered = ctx.now.min(tx.received_at + 64 * T1);
+            let healed = ctx.truth.healed_at.is_some_and(|at| at + 10 * SEC < remembered);
             if healed && self.traits.responds_on_new_flow {
                 ctx.fail(format!("{}: 2xx to {} was never ACKed", self.name, tx.request));
             }

@@ -120,8 +120,12 @@ impl Client {
 
     /// True until a final response comes or it is given up.
     fn is_pending(&self) -> bool {
-        use invite_client::State::{Calling, Proceeding};
-        matches!(self.state, State::Request(_) | State::Invite(Calling | Proceeding))
+        use {invite_client::State as Invite, request_client::State as Request};
+        matches!(
+            self.state,
+            State::Invite(Invite::Calling | Invite::Proceeding)
+                | State::Request(Request::Trying | Request::Proceeding)
+        )
     }
 }
 
