@@ -55,6 +55,8 @@ struct Batch {
 pub(super) struct Counts {
     /// Readers of the socket that are there.
     pub(super) subscribers: AtomicU64,
+    /// Events that wait for this thread.
+    pub(super) waiting: AtomicU64,
     /// Events that readers of the socket did not get.
     pub(super) lost_to_subscribers: AtomicU64,
     /// Events that the file did not get.
@@ -192,6 +194,7 @@ impl Pump {
                     if count == 0 {
                         break;
                     }
+                    self.counts.waiting.store(self.queue.len() as u64, Ordering::Relaxed);
                     let full = count == BATCH_MAX;
                     self.publish(&told);
                     told.clear();

@@ -77,7 +77,7 @@ impl Families {
         samples
     }
 
-    fn gauges(&self) -> [(&'static str, &'static str, Samples); 9] {
+    fn gauges(&self) -> [(&'static str, &'static str, Samples); 10] {
         [
             ("flows", "Open or opening connections", self.each(|s| s.endpoint.flows as u64)),
             ("calls", "Calls of two legs", self.each(|s| s.endpoint.calls as u64)),
@@ -106,6 +106,11 @@ impl Families {
                         Some((of_shard(snapshot), waiting as u64))
                     })
                     .collect(),
+            ),
+            (
+                "events_waiting",
+                "Events that were queued when the events thread last took some",
+                self.event_count(|counts| &counts.waiting),
             ),
             (
                 "events_subscribers",
