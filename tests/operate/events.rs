@@ -3,7 +3,6 @@
 use std::fs;
 use std::io::{BufRead, BufReader, ErrorKind};
 use std::os::unix::net::UnixStream;
-use std::path::Path;
 
 use super::*;
 
@@ -62,7 +61,7 @@ fn ask(request: &str, reference: u64, connection: &str, leg: &str) -> String {
 
 #[test]
 fn an_application_holds_retrieves_and_releases_a_call_over_the_socket() {
-    let path = own_path("events");
+    let path = OwnPath::new("events");
     let more = format!("[events]\nsocket = \"{}\"\n", path.display());
     let (mut world, listener) = World::new(says(&more));
     let mut reader = Reader::connect(&path);
@@ -125,7 +124,7 @@ fn an_application_holds_retrieves_and_releases_a_call_over_the_socket() {
 
 #[test]
 fn a_recovery_is_in_the_file_with_cause_delay_and_deadline() {
-    let path = own_path("events.jsonl");
+    let path = OwnPath::new("events.jsonl");
     let more = format!("[events]\nfile = \"{}\"\n", path.display());
     let (mut world, listener) = World::new(says(&more));
     let mut callee = None;
@@ -138,7 +137,7 @@ fn a_recovery_is_in_the_file_with_cause_delay_and_deadline() {
     // Rotation: the file is moved away, and SIGHUP makes a new one.
     let moved = path.with_extension("1");
     thread::sleep(Duration::from_millis(50));
-    fs::rename(&path, &moved).unwrap();
+    fs::rename(&*path, &moved).unwrap();
     world.server.signal("HUP");
     world.server.wait_for("configuration in force");
     let listener = TcpListener::bind(world.callee).unwrap();
@@ -152,9 +151,9 @@ fn a_recovery_is_in_the_file_with_cause_delay_and_deadline() {
     world.server.signal("TERM");
     world.server.wait();
 
-    let (before, after) = (fs::read_to_string(&moved).unwrap(), fs::read_to_string(&path).unwrap());
+    let (before, after) =
+        (fs::read_to_string(&moved).unwrap(), fs::read_to_string(&*path).unwrap());
     fs::remove_file(&moved).unwrap();
-    fs::remove_file(&path).unwrap();
     let started = before.lines().last().unwrap();
     assert_eq!(member(started, "UserEvent"), Some("RecoveryStarted"), "{before}");
     assert_eq!(member(started, "Cause"), Some("connect"));
@@ -189,7 +188,7 @@ fn count(lines: impl Iterator<Item = String>) -> (u64, u64) {
 
 #[test]
 fn events_that_find_no_room_are_a_gap_of_their_number() {
-    let path = own_path("events.jsonl");
+    let path = OwnPath::new("events.jsonl");
     let more = format!("[events]\nfile = \"{}\"\nqueue-max = 16\n", path.display());
     let (mut world, listener) = World::new(says(&more));
     let mut callee = None;
@@ -212,8 +211,7 @@ fn events_that_find_no_room_are_a_gap_of_their_number() {
     let told = world.metric("holdfast_events_total{");
     world.server.signal("TERM");
     world.server.wait();
-    let text = fs::read_to_string(&path).unwrap();
-    fs::remove_file(&path).unwrap();
+    let text = fs::read_to_string(&*path).unwrap();
     assert!(lost > 0, "nothing was lost of {told}");
     let (events, gaps) = count(text.lines().map(str::to_owned));
     assert!(gaps >= lost && events >= told.saturating_sub(1), "{events} {gaps} {told} {lost}");
@@ -221,7 +219,7 @@ fn events_that_find_no_room_are_a_gap_of_their_number() {
 
 #[test]
 fn a_reader_that_does_not_read_loses_events_with_a_counted_gap_and_nobody_waits() {
-    let path = own_path("events");
+    let path = OwnPath::new("events");
     let more = format!("[events]\nsocket = \"{}\"\n", path.display());
     let (mut world, listener) = World::new(says(&more));
     let mut slow = Reader::connect(&path);
@@ -273,7 +271,7 @@ fn a_reader_that_does_not_read_loses_events_with_a_counted_gap_and_nobody_waits(
 
 #[test]
 fn hostile_requests_are_answered_and_harm_nobody() {
-    let path = own_path("events");
+    let path = OwnPath::new("events");
     let more = format!("[events]\nsocket = \"{}\"\n", path.display());
     let (mut world, listener) = World::new(says(&more));
     let mut rude = Reader::connect(&path);
@@ -330,9 +328,9 @@ fn an_outlet_that_cannot_be_had_refuses_the_start_and_names_it() {
 
 #[test]
 fn a_socket_that_an_earlier_run_left_behind_is_taken_and_one_in_use_is_not() {
-    let path = own_path("events");
+    let path = OwnPath::new("events");
     let more = format!("[events]\nsocket = \"{}\"\n", path.display());
-    drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
+    drop(std::os::unix::net::UnixListener::bind(&*path).unwrap());
     let (_world, _listener) = World::new(says(&more));
     Reader::connect(&path);
     let address = free_address();
