@@ -8,7 +8,7 @@
 //!                     Host (the shard's turn) ──► outbox
 //! ```
 //!
-//! Datagrams have neither task nor outbox for each peer: see [`udp`].
+//! Datagrams have neither task nor outbox for each peer: see `udp`.
 //!
 //! One task owns a stream, reads it, frames it and writes its outbox: there is one place where a
 //! flow dies and says so. Idle flows own no buffer: bytes are read into one buffer of the shard,
