@@ -573,7 +573,8 @@ impl Peer {
             }
             l.unacked = Some(served);
             ctx.after(T1, PeerTimer::Repeat2xx { served, interval: T1 });
-        } else if initial {
+        } else if initial && status != 482 {
+            // A second copy that is merged with the first ends nothing (RFC 3261 §8.2.2.2).
             l.state = LegState::Ended;
         }
     }
