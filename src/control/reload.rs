@@ -57,20 +57,20 @@ impl Watched {
 
 /// Looks at the file.
 pub(super) struct Watch {
-    path: PathBuf,
+    /// As it was loaded last.
+    file: Watched,
     ticks: Interval,
-    /// What was loaded last.
-    loaded: Option<Stamp>,
     /// What the last look saw.
     seen: Option<Stamp>,
 }
 
 impl Watch {
     /// Watches a file that was loaded; call it in the control runtime.
-    pub(super) fn new(Watched { path, stamp }: Watched) -> Self {
+    pub(super) fn new(file: Watched) -> Self {
         let mut ticks = interval(LOOK_EVERY);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        Self { path, ticks, loaded: stamp, seen: stamp }
+        let seen = file.stamp;
+        Self { file, ticks, seen }
     }
 
     /// Ready when the file is another one than the one that was loaded, and is not being written.
@@ -78,8 +78,8 @@ impl Watch {
     pub(super) async fn changed(&mut self) {
         loop {
             self.ticks.tick().await;
-            let before = std::mem::replace(&mut self.seen, Stamp::of(&self.path));
-            if self.seen == before && self.seen.is_some() && self.seen != self.loaded {
+            let before = std::mem::replace(&mut self.seen, Stamp::of(&self.file.path));
+            if self.seen == before && self.seen.is_some() && self.seen != self.file.stamp {
                 return;
             }
         }
@@ -108,8 +108,8 @@ pub(super) async fn reload(
     shards: &Handle,
     reloads: &Reloads,
 ) {
-    watch.loaded = Stamp::of(&watch.path);
-    let path = watch.path.clone();
+    let path = watch.file.path.clone();
+    watch.file = Watched::new(&path);
     // A large file takes a while, and signals and scrapes do not wait.
     let Ok(loaded) = tokio::task::spawn_blocking(move || Config::load(&path)).await else { return };
     let config = match loaded {

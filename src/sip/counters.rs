@@ -5,25 +5,6 @@ use std::time::Duration;
 use super::message::{HeadError, Method};
 use crate::cti;
 
-/// Methods that are told apart; all others count as one.
-pub const METHODS: [Method; 15] = [
-    Method::Invite,
-    Method::Ack,
-    Method::Bye,
-    Method::Cancel,
-    Method::Update,
-    Method::Info,
-    Method::Refer,
-    Method::Notify,
-    Method::Message,
-    Method::Options,
-    Method::Prack,
-    Method::Subscribe,
-    Method::Publish,
-    Method::Register,
-    Method::Other,
-];
-
 /// Final statuses, 200 to 699.
 const STATUSES: usize = 500;
 /// [`STATUSES`], a timeout, and a failure of the transport.
@@ -48,7 +29,7 @@ pub struct Transactions {
 
 impl Default for Transactions {
     fn default() -> Self {
-        Self { counts: vec![0; METHODS.len() * ENDS].into() }
+        Self { counts: vec![0; Method::ALL.len() * ENDS].into() }
     }
 }
 
@@ -66,7 +47,7 @@ impl Transactions {
 
     /// All that is not zero.
     pub fn iter(&self) -> impl Iterator<Item = (Method, End, u64)> {
-        METHODS.into_iter().zip(self.counts.chunks(ENDS)).flat_map(|(method, counts)| {
+        Method::ALL.iter().zip(self.counts.chunks(ENDS)).flat_map(|(&method, counts)| {
             counts.iter().enumerate().filter(|(_, count)| **count > 0).map(move |(end, &count)| {
                 let end = match end {
                     STATUSES => End::TimedOut,
@@ -166,7 +147,7 @@ mod tests {
 
     #[test]
     fn each_method_has_the_place_of_its_number() {
-        for (place, method) in METHODS.into_iter().enumerate() {
+        for (place, &method) in Method::ALL.iter().enumerate() {
             assert_eq!(method as usize, place, "{method:?}");
         }
     }

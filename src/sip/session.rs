@@ -128,6 +128,14 @@ pub(super) enum Purpose {
 }
 
 impl Purpose {
+    /// The leg of the party that an application asked something of, when the INVITE is on `leg`.
+    pub(super) fn party(self, leg: LegId) -> LegId {
+        match self {
+            Self::Rejoin { .. } => leg.other(),
+            Self::Relay | Self::Hold { .. } | Self::Retrieve { .. } => leg,
+        }
+    }
+
     /// The reference of the application's request.
     pub(super) fn reference(self) -> Option<u64> {
         match self {

@@ -80,17 +80,12 @@ impl Agent {
         request: &Rc<[u8]>,
     ) {
         let Some(call) = self.calls.get_mut(id.call) else { return };
-        let (leg, reference) = match purpose {
-            Purpose::Relay => return,
-            Purpose::Hold { reference } | Purpose::Retrieve { reference } => (id, reference),
-            Purpose::Rejoin { reference } => {
-                // The party that was to be retrieved waits for the answer to its offer.
-                let offer = body_of(request);
-                acknowledge(stack, call, id.other(), &sdp::inactive(&offer));
-                (id.other(), reference)
-            }
-        };
-        fail(stack, call, leg, ErrorCode::OutOfService, reference);
+        if let Purpose::Rejoin { .. } = purpose {
+            // The party that was to be retrieved waits for the answer to its offer.
+            let offer = body_of(request);
+            acknowledge(stack, call, id.other(), &sdp::inactive(&offer));
+        }
+        fail_control(stack, call, id, purpose);
     }
 }
 
@@ -154,14 +149,10 @@ fn waits_for_ack(state: Option<Sent>) -> Option<(ClientId, FlowId)> {
     }
 }
 
-/// What an application asked for ends with the call.
+/// What an application asked for by the INVITE on this leg fails.
 pub(super) fn fail_control(stack: &mut Stack, call: &Call, id: LegId, purpose: Purpose) {
-    let party = match purpose {
-        Purpose::Rejoin { .. } => id.other(),
-        Purpose::Relay | Purpose::Hold { .. } | Purpose::Retrieve { .. } => id,
-    };
     if let Some(reference) = purpose.reference() {
-        fail(stack, call, party, ErrorCode::OutOfService, reference);
+        fail(stack, call, purpose.party(id), ErrorCode::OutOfService, reference);
     }
 }
 

@@ -6,7 +6,7 @@ use crate::cti::{Content, ErrorCode};
 use crate::key::{CallId, LegId, ServerId, Side};
 use crate::sip::dialog::MAX_FORWARDS;
 use crate::sip::message::{Method, View};
-use crate::sip::session::{Leg, NewRequest, Purpose};
+use crate::sip::session::{Leg, NewRequest};
 use crate::sip::transaction::{Owner, Stack};
 
 /// How a call is ended.
@@ -150,11 +150,7 @@ impl Agent {
 fn asked_for(call: &Call, id: LegId) -> Option<(LegId, u64)> {
     [id, id.other()].into_iter().find_map(|leg| {
         let purpose = call.leg(leg.side).outgoing.as_ref()?.purpose;
-        let party = match purpose {
-            Purpose::Rejoin { .. } => leg.other(),
-            Purpose::Relay | Purpose::Hold { .. } | Purpose::Retrieve { .. } => leg,
-        };
-        Some((party, purpose.reference()?))
+        Some((purpose.party(leg), purpose.reference()?))
     })
 }
 

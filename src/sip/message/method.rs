@@ -12,6 +12,9 @@ macro_rules! methods {
         }
 
         impl Method {
+            /// All of them, in the order of their numbers: `ALL[method as usize] == method`.
+            pub const ALL: &'static [Self] = &[$(Self::$method,)* Self::Other];
+
             /// The method that is written as `text`.
             pub fn parse(text: &[u8]) -> Self {
                 $(if text == $text.as_bytes() {

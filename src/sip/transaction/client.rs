@@ -478,13 +478,7 @@ impl Stack {
     fn send_again(&mut self, id: ClientId) {
         let Some(client) = self.clients.get_mut(id) else { return };
         client.reconnected = true;
-        let (target, request) = (client.target, Rc::clone(&client.request));
-        let flow = self.outbound(target);
-        if let Some(client) = self.clients.get_mut(id) {
-            client.flow = flow;
-        }
-        self.wait_on(id, flow);
-        self.out.send(flow, &request);
+        self.send_to_target(id);
     }
 
     /// A request too large for UDP finds nobody who takes it over TCP: a datagram after all (RFC 3261
@@ -493,6 +487,13 @@ impl Stack {
         let Some(client) = self.clients.get_mut(id) else { return };
         client.target.transport = Transport::Udp;
         client.request = write::with_via_transport(&client.request, Transport::Udp);
+        self.send_to_target(id);
+        self.repeat_if_unreliable(id);
+    }
+
+    /// The request over the flow to its target, which it waits on from now on.
+    fn send_to_target(&mut self, id: ClientId) {
+        let Some(client) = self.clients.get(id) else { return };
         let (target, request) = (client.target, Rc::clone(&client.request));
         let flow = self.outbound(target);
         if let Some(client) = self.clients.get_mut(id) {
@@ -500,7 +501,6 @@ impl Stack {
         }
         self.wait_on(id, flow);
         self.out.send(flow, &request);
-        self.repeat_if_unreliable(id);
     }
 
     fn wait_on(&mut self, id: ClientId, flow: FlowId) {
