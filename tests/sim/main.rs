@@ -6,6 +6,7 @@
 mod again;
 mod causes;
 mod datagram;
+mod datagram_paths;
 mod events;
 mod late;
 mod log;
