@@ -82,8 +82,7 @@ impl World {
             world.answer(flow, &invite, "200 OK");
             let ok = world.caller.receive_after("SIP/2.0 100");
             assert!(ok.is("SIP/2.0 200"), "{ok:?}");
-            let contact = ok.header("Contact");
-            let target = contact.trim_start_matches('<').split('>').next().unwrap().to_owned();
+            let target = ok.target().to_owned();
             let call = Call { number, cseq: 1, target, to: ok.header("To").to_owned() };
             world.caller.send(&call.request("ACK"));
             assert!(flow.receive().is("ACK "));

@@ -13,26 +13,13 @@ use std::net::{TcpListener, TcpStream};
 use std::time::{Duration, Instant};
 
 use child::{Server, Setup};
-use ua::{Message, PATIENCE, Ua, request};
+use ua::{Call, PATIENCE, Ua, request};
 
 /// A server, a caller, and where the callee is called.
 struct World {
     server: Server,
     listener: TcpListener,
     caller: Ua,
-}
-
-/// An established call: what the caller needs for requests in the dialog.
-struct Call {
-    number: u32,
-    target: String,
-    to: String,
-}
-
-impl Call {
-    fn request(&self, method: &str, cseq: u32) -> String {
-        request(method, self.number, cseq, Some((&self.target, &self.to)))
-    }
 }
 
 impl World {
@@ -65,7 +52,7 @@ impl World {
         callee.send(&invite.response("200 OK", &contact));
         let ok = self.caller.receive_after("SIP/2.0 100");
         assert!(ok.is("SIP/2.0 200"), "{ok:?}");
-        let call = Call { number, target: target(&ok), to: ok.header("To").to_owned() };
+        let call = Call::of(number, &ok);
         self.caller.send(&call.request("ACK", 1));
         assert!(callee.receive().is("ACK "));
         call
@@ -79,12 +66,6 @@ impl World {
         let ok = self.caller.receive();
         assert!(ok.is("SIP/2.0 200") && ok.header("CSeq").ends_with("BYE"), "{ok:?}");
     }
-}
-
-fn target(message: &Message) -> String {
-    let contact = message.header("Contact");
-    let (_, rest) = contact.split_once('<').unwrap();
-    rest.split('>').next().unwrap().to_owned()
 }
 
 /// Fields of a statistics line, by name.

@@ -84,6 +84,11 @@ impl Message {
         value.unwrap_or_else(|| panic!("no {name} in {}", self.0))
     }
 
+    /// The URI in Contact.
+    pub(crate) fn target(&self) -> &str {
+        self.header("Contact").split(['<', '>']).nth(1).expect("a URI in brackets")
+    }
+
     pub(crate) fn is(&self, start: &str) -> bool {
         self.0.starts_with(start)
     }
@@ -101,6 +106,24 @@ impl Message {
             self.header("Call-ID"),
             self.header("CSeq"),
         )
+    }
+}
+
+/// An established call: what the caller needs for requests in the dialog.
+pub(crate) struct Call {
+    pub(crate) number: u32,
+    pub(crate) target: String,
+    pub(crate) to: String,
+}
+
+impl Call {
+    /// The call that `ok` answers.
+    pub(crate) fn of(number: u32, ok: &Message) -> Self {
+        Self { number, target: ok.target().to_owned(), to: ok.header("To").to_owned() }
+    }
+
+    pub(crate) fn request(&self, method: &str, cseq: u32) -> String {
+        request(method, self.number, cseq, Some((&self.target, &self.to)))
     }
 }
 

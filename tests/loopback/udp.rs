@@ -4,7 +4,6 @@ use std::net::{SocketAddr, TcpListener, UdpSocket};
 use std::time::{Duration, Instant};
 
 use crate::child::{Server, Setup, free_address};
-use crate::target;
 use crate::ua::{Message, PATIENCE, Ua, request};
 
 /// A user agent over UDP.
@@ -94,7 +93,7 @@ impl World {
         self.callee.send(&invite.response("200 OK", &self.callee.contact()));
         let ok = caller.receive_new("");
         assert!(ok.is("SIP/2.0 200"), "{ok:?}");
-        let ack = request("ACK", number, 1, Some((&target(&ok), ok.header("To"))));
+        let ack = request("ACK", number, 1, Some((ok.target(), ok.header("To"))));
         caller.send_request(&ack);
         let ack = self.callee.receive_new(&invite.0);
         assert!(ack.is("ACK "), "{ack:?}");
@@ -152,7 +151,7 @@ fn a_caller_over_udp_reaches_a_callee_over_tcp() {
     callee.send(&invite.response("200 OK", &contact));
     let ok = caller.receive_new("");
     assert!(ok.is("SIP/2.0 200") && ok.header("Contact").ends_with("transport=udp>"), "{ok:?}");
-    let dialog = (target(&ok), ok.header("To").to_owned());
+    let dialog = (ok.target().to_owned(), ok.header("To").to_owned());
     caller.send_request(&request("ACK", 1, 1, Some((&dialog.0, &dialog.1))));
     assert!(callee.receive().is("ACK "));
     caller.send_request(&request("BYE", 1, 2, Some((&dialog.0, &dialog.1))));
@@ -172,7 +171,7 @@ fn a_caller_over_tcp_reaches_a_callee_over_udp() {
     world.callee.send(&invite.response("200 OK", &world.callee.contact()));
     let ok = caller.receive_after("SIP/2.0 100");
     assert!(ok.is("SIP/2.0 200"), "{ok:?}");
-    caller.send(&request("ACK", 1, 1, Some((&target(&ok), ok.header("To")))));
+    caller.send(&request("ACK", 1, 1, Some((ok.target(), ok.header("To")))));
     assert!(world.callee.receive_new(&invite.0).is("ACK "));
 }
 

@@ -141,12 +141,7 @@ fn a_recovery_is_in_the_file_with_cause_delay_and_deadline() {
     world.server.signal("HUP");
     world.server.wait_for("configuration in force");
     let listener = TcpListener::bind(world.callee).unwrap();
-    let mut callee = Ua::new(listener.accept().unwrap().0);
-    let invite = callee.receive();
-    callee.send(&invite.response("200 OK", &world.contact()));
-    assert!(world.caller.receive_after("SIP/2.0 100").is("SIP/2.0 200"));
-    world.caller.send(&call.request("ACK", 2));
-    assert!(callee.receive().is("ACK "));
+    let mut callee = world.recover(&call, &listener);
     world.end(&call, 3, &mut callee);
     world.server.signal("TERM");
     world.server.wait();

@@ -22,7 +22,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use child::{Server, Setup, free_address};
-use ua::{PATIENCE, Ua, request};
+use ua::{Call, PATIENCE, Ua, request};
 
 /// What the configuration says beside the addresses.
 #[derive(Clone, Copy)]
@@ -42,19 +42,6 @@ struct World {
     metrics: SocketAddr,
     callee: SocketAddr,
     caller: Ua,
-}
-
-/// An established call: what the caller needs for requests in the dialog.
-struct Call {
-    number: u32,
-    target: String,
-    to: String,
-}
-
-impl Call {
-    fn request(&self, method: &str, cseq: u32) -> String {
-        request(method, self.number, cseq, Some((&self.target, &self.to)))
-    }
 }
 
 /// A path that no other test has; what is there goes with it.
@@ -128,11 +115,22 @@ impl World {
         callee.send(&invite.response("200 OK", &self.contact()));
         let ok = self.caller.receive_after("SIP/2.0 100");
         assert!(ok.is("SIP/2.0 200"), "{ok:?}");
-        let contact = ok.header("Contact").split(['<', '>']).nth(1).unwrap().to_owned();
-        let call = Call { number, target: contact, to: ok.header("To").to_owned() };
+        let call = Call::of(number, &ok);
         self.caller.send(&call.request("ACK", 1));
         assert!(callee.receive().is("ACK "));
         call
+    }
+
+    /// Answers the re-INVITE with CSeq 2 that a call was waiting for, over the connection that the
+    /// server opens now.
+    fn recover(&mut self, call: &Call, listener: &TcpListener) -> Ua {
+        let mut callee = Ua::new(listener.accept().unwrap().0);
+        let invite = callee.receive();
+        callee.send(&invite.response("200 OK", &self.contact()));
+        assert!(self.caller.receive_after("SIP/2.0 100").is("SIP/2.0 200"));
+        self.caller.send(&call.request("ACK", 2));
+        assert!(callee.receive().is("ACK "));
+        callee
     }
 
     fn end(&mut self, call: &Call, cseq: u32, callee: &mut Ua) {

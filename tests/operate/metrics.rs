@@ -24,12 +24,7 @@ fn a_scrape_tells_calls_transactions_recoveries_and_refused_input() {
     world.caller.send(&call.request("INVITE", 2));
     world.wait_until("holdfast_recoveries_waiting{", 1);
     let listener = TcpListener::bind(world.callee).unwrap();
-    let mut callee = Ua::new(listener.accept().unwrap().0);
-    let invite = callee.receive();
-    callee.send(&invite.response("200 OK", &world.contact()));
-    assert!(world.caller.receive_after("SIP/2.0 100").is("SIP/2.0 200"));
-    world.caller.send(&call.request("ACK", 2));
-    assert!(callee.receive().is("ACK "));
+    let mut callee = world.recover(&call, &listener);
     world.end(&call, 3, &mut callee);
     let mut rude = Ua::connect(world.server.address);
     rude.send("OPTIONS sip:x SIP/3.0\r\nContent-Length: 0\r\n\r\n");

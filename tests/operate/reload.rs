@@ -140,12 +140,7 @@ fn a_device_that_is_taken_away_keeps_its_calls_and_gets_no_new_ones() {
     drop(callee);
     world.wait_until("holdfast_flows{", 1);
     world.caller.send(&call.request("INVITE", 2));
-    let mut callee = Ua::new(listener.accept().unwrap().0);
-    let invite = callee.receive();
-    callee.send(&invite.response("200 OK", &world.contact()));
-    assert!(world.caller.receive_after("SIP/2.0 100").is("SIP/2.0 200"));
-    world.caller.send(&call.request("ACK", 2));
-    assert!(callee.receive().is("ACK "));
+    let mut callee = world.recover(&call, &listener);
     world.end(&call, 3, &mut callee);
 }
 

@@ -97,6 +97,16 @@ pub(crate) struct Weather {
 impl Weather {
     /// Everything arrives whole and at once.
     pub(crate) const PERFECT: Self = Self { latency: [0, 0], jitter: 0, splits: 0 };
+
+    /// One of those that seeds meet.
+    pub(crate) fn draw(rng: &mut Rng) -> Self {
+        *rng.pick(&[
+            Self::PERFECT,
+            Self { latency: [100, 900], jitter: 0, splits: 0 },
+            Self { latency: [MS, 20 * MS], jitter: 5 * MS, splits: 50 },
+            Self { latency: [10 * MS, 150 * MS], jitter: 60 * MS, splits: 300 },
+        ])
+    }
 }
 
 /// All links there ever were.

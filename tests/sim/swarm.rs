@@ -89,12 +89,7 @@ pub(crate) fn device(peer: &Peer, dn: &str, retry_after: Option<Duration>) -> De
 /// The world of a seed, before anything happened.
 pub(crate) fn build(seed: u64, keep: Keep) -> World {
     let mut rng = Rng::new(seed).fork("swarm");
-    let weather = *rng.pick(&[
-        Weather::PERFECT,
-        Weather { latency: [100, 900], jitter: 0, splits: 0 },
-        Weather { latency: [MS, 20 * MS], jitter: 5 * MS, splits: 50 },
-        Weather { latency: [10 * MS, 150 * MS], jitter: 60 * MS, splits: 300 },
-    ]);
+    let weather = Weather::draw(&mut rng);
     let mut world = World::new(seed, weather, keep);
     let mass = rng.chance(40);
     let peers = if mass { 2 } else { rng.range(2, 5) as usize };

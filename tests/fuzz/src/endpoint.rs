@@ -318,12 +318,17 @@ impl World {
 
     /// Lets time go by, timer by timer.
     fn wait(&mut self, time: Duration) {
+        self.wait_with(time, |_| {});
+    }
+
+    fn wait_with(&mut self, time: Duration, after_each: impl Fn(&mut Self)) {
         let end = self.now + time;
         for turn in 0.. {
             let Some(due) = self.endpoint.next_timeout().filter(|&due| due <= end) else { break };
             assert!(turn < TURNS_MAX, "timers without an end at {:?}", self.now);
             self.now = self.now.max(due);
             self.feed(Input::Timeout);
+            after_each(self);
         }
         self.now = end;
     }
@@ -419,15 +424,7 @@ impl World {
 
     /// Time goes by, and each connection is refused at once.
     fn silence(&mut self, time: Duration) {
-        let end = self.now + time;
-        for turn in 0.. {
-            let Some(due) = self.endpoint.next_timeout().filter(|&due| due <= end) else { break };
-            assert!(turn < TURNS_MAX, "timers without an end at {:?}", self.now);
-            self.now = self.now.max(due);
-            self.feed(Input::Timeout);
-            self.fail_all();
-        }
-        self.now = end;
+        self.wait_with(time, Self::fail_all);
     }
 }
 

@@ -148,12 +148,7 @@ fn draw_manner(row: &Row, rng: &mut Rng) -> Manner {
 }
 
 fn build(rng: &mut Rng, seed: u64, keep: Keep) -> World {
-    let weather = *rng.pick(&[
-        Weather::PERFECT,
-        Weather { latency: [100, 900], jitter: 0, splits: 0 },
-        Weather { latency: [MS, 20 * MS], jitter: 5 * MS, splits: 50 },
-        Weather { latency: [10 * MS, 150 * MS], jitter: 60 * MS, splits: 300 },
-    ]);
+    let weather = Weather::draw(rng);
     let mut world = World::new(seed, weather, keep);
     let server: SocketAddr = SERVER.parse().expect("an address");
     for index in 0..2 {
