@@ -366,7 +366,8 @@ fn retry_after_is_read_with_comment_and_parameters() {
         ("", None),
         ("-1", None),
         ("1.5", None),
-        ("4294967296", None),
+        ("4294967296", Some(u32::MAX)),
+        ("99999999999999999999999;x", Some(u32::MAX)),
         ("Fri, 13 Nov 2026 12:00:00 GMT", None),
     ] {
         let message = with_line(REINVITE, "Content-Type", &format!("Retry-After: {value}"));

@@ -120,8 +120,15 @@ fn is_transport_error(value: &[u8]) -> bool {
     let path = parts.next().unwrap_or_default();
     let path = path.split(|byte| matches!(byte, b'?' | b'#')).next().unwrap_or_default();
     let last = path.rsplit(|byte| matches!(byte, b'/' | b':')).next().unwrap_or_default();
-    let is_parameter = |text: &[u8]| text.split(|&byte| byte == b'=').any(is_token);
+    let is_parameter =
+        |text: &[u8]| text.split(|&byte| byte == b'=').any(|part| is_token(unquoted(part)));
     is_token(last) || parts.chain(outside.split(|&byte| byte == b';')).any(is_parameter)
+}
+
+/// The text of a quoted string; anything else as it is.
+fn unquoted(text: &[u8]) -> &[u8] {
+    let text = text.trim_ascii();
+    text.strip_prefix(b"\"").and_then(|text| text.strip_suffix(b"\"")).unwrap_or(text)
 }
 
 /// What is decided after a failure.
@@ -289,12 +296,18 @@ mod tests {
             "<sip:proxy@h>;reason=transport-error",
             "<sip:proxy@h>;transport-error",
             "sip:h;transport-error",
+            "<sip:proxy@h>;reason=\"transport-error\"",
+            "<sip:proxy@h> ; reason = \"Transport-Error\"",
         ] {
             assert!(is_transport_error(value.as_bytes()), "{value}");
         }
-        for value in
-            ["", "<sip:transport-error@h>", "transport-errors", "<http://h/transport-error/x>"]
-        {
+        for value in [
+            "",
+            "<sip:transport-error@h>",
+            "transport-errors",
+            "<http://h/transport-error/x>",
+            "<sip:h>;reason=\"transport-error",
+        ] {
             assert!(!is_transport_error(value.as_bytes()), "{value}");
         }
     }

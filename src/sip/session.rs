@@ -15,11 +15,13 @@
 //!
 //! A leg knows nothing of the other one: the agent joins them.
 
+mod outgoing;
 mod target;
 
 use std::rc::Rc;
 use std::time::Duration;
 
+pub(super) use outgoing::{Failed, Outgoing, Purpose, Sent};
 use target::{Tried, Way};
 
 use super::dialog::{Dialog, MAX_FORWARDS, RequestHead};
@@ -70,92 +72,6 @@ pub(super) enum Party {
     Connected,
     /// It was put on hold by a request.
     Held,
-}
-
-/// An INVITE of ours on a leg, from the first attempt to the ACK.
-#[derive(Debug)]
-pub(super) struct Outgoing {
-    pub(super) state: Sent,
-    /// The last attempt's bytes: the next one differs in branch and CSeq only.
-    pub(super) request: Rc<[u8]>,
-    /// Why it was sent.
-    pub(super) purpose: Purpose,
-    /// CSeq of the first attempt: a late answer to an older one is of an operation long over.
-    pub(super) first_cseq: u32,
-    /// True for the INVITE that is to begin the dialog.
-    pub(super) initial: bool,
-    tried: Tried,
-    /// When timer B of the last attempt ends, were it not cut at the deadline.
-    timer_b: Instant,
-    pub(super) recovery: Option<Recovery>,
-    /// Attempts that were sent.
-    pub(super) attempts: u32,
-    /// True when the INVITE has an offer, so that the ACK needs no body.
-    pub(super) offered: bool,
-    /// True when it was cancelled: a failure is not recovered then.
-    pub(super) cancelled: bool,
-}
-
-impl Outgoing {
-    /// True when a re-INVITE failed and had to wait: what counts as a recovery.
-    pub(super) fn has_waited(&self) -> bool {
-        !self.initial && self.recovery.is_some_and(|recovery| recovery.waits > 0)
-    }
-}
-
-/// What follows a failed attempt.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Failed {
-    /// The next target of the set is being tried.
-    NextTarget,
-    /// A wait has begun; the `first` one of this re-INVITE.
-    Wait { first: bool, retry: Instant, deadline: Instant },
-    /// There is nothing to wait for.
-    GiveUp,
-}
-
-/// Why an INVITE of ours was sent.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Purpose {
-    /// Passed on from the other leg.
-    Relay,
-    /// An application puts the party on hold.
-    Hold { reference: u64 },
-    /// An application takes the party off hold: what it offers goes to the other party.
-    Retrieve { reference: u64 },
-    /// The other party of such an operation.
-    Rejoin { reference: u64 },
-}
-
-impl Purpose {
-    /// The leg of the party that an application asked something of, when the INVITE is on `leg`.
-    pub(super) fn party(self, leg: LegId) -> LegId {
-        match self {
-            Self::Rejoin { .. } => leg.other(),
-            Self::Relay | Self::Hold { .. } | Self::Retrieve { .. } => leg,
-        }
-    }
-
-    /// The reference of the application's request.
-    pub(super) fn reference(self) -> Option<u64> {
-        match self {
-            Self::Relay => None,
-            Self::Hold { reference }
-            | Self::Retrieve { reference }
-            | Self::Rejoin { reference } => Some(reference),
-        }
-    }
-}
-
-/// Where an INVITE of ours stands.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Sent {
-    /// An attempt is out.
-    Attempting(ClientId),
-    /// The wait before the next one runs.
-    Waiting,
-    /// A 2xx came to an INVITE without offer: its ACK waits for the answer of the other leg.
-    Answered(ClientId, FlowId),
 }
 
 /// An INVITE of the peer's.
@@ -389,6 +305,23 @@ impl Leg {
             stack.wheel.cancel(retry);
             stack.counted.waiting -= 1;
             recovery.phase = Phase::Attempting;
+        }
+    }
+
+    /// Whatever is under way gives place to an attempt that was given up and is answered now: the wait ends,
+    /// an older attempt becomes an orphan.
+    pub(super) fn supersede(&mut self, stack: &mut Stack) {
+        self.stop_wait(stack);
+        if let Some(Outgoing { state: Sent::Attempting(older), .. }) = self.outgoing {
+            stack.give_up(older);
+        }
+    }
+
+    /// An attempt that was given up is the attempt again.
+    pub(super) fn adopt(&mut self, stack: &mut Stack, client: ClientId) {
+        if let Some(outgoing) = &mut self.outgoing {
+            outgoing.state = Sent::Attempting(client);
+            stack.adopt(client);
         }
     }
 

@@ -1,5 +1,6 @@
 //! Answers, cancels and acknowledgements that come when nobody expects them any more.
 
+use crate::message::Msg;
 use crate::scenarios::*;
 use crate::script::{A, B, Script, reinvite, request};
 
@@ -192,5 +193,155 @@ fn a_late_408_while_the_ack_of_a_newer_attempt_waits_changes_nothing() {
     s.b_receives("ACK");
     s.a_acknowledges();
     s.b_receives("ACK");
+    s.call_is_up();
+}
+
+/// Two attempts of a re-INVITE were lost, and in the second wait a 100 to the older one came.
+fn the_older_is_adopted() -> (Script, Msg) {
+    let (mut s, _) = waiting();
+    s.at(510);
+    let newer = s.b_receives("INVITE");
+    s.at(520).reset(B);
+    s.at(530).b_answers_earlier(1, 100);
+    (s, newer)
+}
+
+#[test]
+fn a_2xx_to_the_newest_attempt_is_success_although_an_older_one_was_adopted() {
+    let (mut s, newer) = the_older_is_adopted();
+    s.at(540).b_answers(200);
+    assert_eq!(s.b_receives("ACK").cseq().0, newer.cseq().0);
+    s.a_receives("200");
+    s.a_acknowledges();
+    s.until(300_000).nothing_happens();
+    s.call_is_up();
+}
+
+#[test]
+fn what_the_older_attempt_is_answered_after_the_success_of_the_newest_changes_nothing() {
+    for status in [100, 180, 200, 408, 481, 487, 488, 491, 500, 503] {
+        let (mut s, newer) = the_older_is_adopted();
+        s.at(540).b_answers(200);
+        assert_eq!(s.b_receives("ACK").cseq().0, newer.cseq().0);
+        s.a_receives("200");
+        s.a_acknowledges();
+        s.at(550).b_answers_earlier(1, status);
+        match status {
+            200.. => assert_eq!(s.b_receives("ACK").cseq().0, newer.cseq().0 - 1),
+            // Rings, and nobody waits for it.
+            180 => assert_eq!(s.b_receives("CANCEL").cseq().0, newer.cseq().0 - 1),
+            _ => {}
+        }
+        s.until(60_000).nothing_happens();
+        s.call_is_up();
+    }
+}
+
+#[test]
+fn the_newest_attempt_that_is_heard_of_takes_the_place_of_an_older_one() {
+    for status in [408, 481, 487, 488, 491, 500, 503] {
+        let (mut s, newer) = the_older_is_adopted();
+        s.at(540).b_answers(180);
+        s.a_receives("180");
+        // The older one is superseded; what it is answered is no answer to the operation any more,
+        // but that the dialog is gone.
+        s.at(550).b_answers_earlier(1, status);
+        assert_eq!(s.b_receives("ACK").cseq().0, newer.cseq().0 - 1);
+        if matches!(status, 408 | 481) {
+            s.a_receives(&status.to_string());
+            s.a_receives("BYE");
+            continue;
+        }
+        s.nothing_happens();
+        s.at(560).b_answers(200);
+        assert_eq!(s.b_receives("ACK").cseq().0, newer.cseq().0);
+        s.a_receives("200");
+        s.a_acknowledges();
+        s.until(300_000).nothing_happens();
+        s.call_is_up();
+    }
+}
+
+#[test]
+fn a_2xx_to_the_adopted_attempt_is_success_although_a_newer_one_was_lost() {
+    for late in [200, 480, 481, 500] {
+        let (mut s, newer) = the_older_is_adopted();
+        s.at(540).b_answers_earlier(1, 200);
+        assert_eq!(s.b_receives("ACK").cseq().0, newer.cseq().0 - 1);
+        s.a_receives("200");
+        s.a_acknowledges();
+        s.at(550).b_answers(late);
+        assert_eq!(s.b_receives("ACK").cseq().0, newer.cseq().0);
+        s.until(60_000).nothing_happens();
+        s.call_is_up();
+    }
+}
+
+#[test]
+fn a_peer_that_refuses_the_newest_attempt_as_busy_may_still_answer_the_adopted_one() {
+    for status in [491, 500] {
+        let (mut s, newer) = the_older_is_adopted();
+        s.at(540).b_answers(status);
+        assert_eq!(s.b_receives("ACK").cseq().0, newer.cseq().0);
+        s.nothing_happens();
+        s.at(3000).b_answers_earlier(1, 200);
+        assert_eq!(s.b_receives("ACK").cseq().0, newer.cseq().0 - 1);
+        s.a_receives("200");
+        s.a_acknowledges();
+        s.call_is_up();
+    }
+}
+
+#[test]
+fn the_flow_of_a_superseded_attempt_may_die_without_harm() {
+    let (mut s, newer) = the_older_is_adopted();
+    s.at(540).b_answers(200);
+    s.b_receives("ACK");
+    s.a_receives("200");
+    s.a_acknowledges();
+    s.at(550).reset(B);
+    s.until(5000).nothing_happens();
+    s.b_answers_earlier(1, 200);
+    assert_eq!(s.b_receives("ACK").cseq().0, newer.cseq().0 - 1);
+    s.call_is_up();
+}
+
+#[test]
+fn a_cancel_goes_on_to_the_attempt_that_takes_the_place_of_a_cancelled_one() {
+    let (mut s, newer) = the_older_is_adopted();
+    s.at(540).a_cancels();
+    s.a_receives("200");
+    assert_eq!(s.b_receives("CANCEL").cseq().0, newer.cseq().0 - 1);
+    s.at(550).b_answers(180);
+    s.a_receives("180");
+    assert_eq!(s.b_receives("CANCEL").cseq().0, newer.cseq().0);
+    s.b_answers_earlier(1, 487);
+    assert_eq!(s.b_receives("ACK").cseq().0, newer.cseq().0 - 1);
+    s.nothing_happens();
+    s.b_answers(487);
+    assert_eq!(s.b_receives("ACK").cseq().0, newer.cseq().0);
+    s.a_receives("487");
+    s.a_acknowledges();
+    s.until(60_000).nothing_happens();
+    s.call_is_up();
+}
+
+#[test]
+fn a_delayed_offer_is_answered_by_the_newest_attempt_although_an_older_one_was_adopted() {
+    let mut s = Script::established().option(DELAY, 500);
+    s.at(0).a_sends(reinvite().without_offer());
+    s.a_receives("100");
+    s.b_receives("INVITE");
+    s.at(10).reset(B);
+    s.at(510).b_receives("INVITE");
+    s.at(520).reset(B);
+    s.at(530).b_answers_earlier(1, 100);
+    s.at(540).b_answers(200);
+    s.a_receives("200");
+    s.b_answers_earlier(1, 481);
+    s.b_receives("ACK");
+    s.a_acknowledges();
+    s.b_receives("ACK");
+    s.until(60_000).nothing_happens();
     s.call_is_up();
 }

@@ -497,20 +497,29 @@ impl Oracle {
         let first = number == 0;
         let attempt = &mut operation.attempts[number];
         let before = attempt.state;
-        let waiting = matches!(operation.phase, Phase::Waiting { .. });
+        // Nothing newer is out.
+        let open = match operation.phase {
+            Phase::Waiting { .. } => true,
+            Phase::Attempting => number > operation.current,
+            Phase::Over => false,
+        };
         if status < 200 {
             if matches!(before, State::Final { .. }) {
                 return;
             }
-            let adopted = matches!(before, State::Failed { .. }) && waiting;
+            let adopted = matches!(before, State::Failed { .. }) && open;
             if adopted || before == State::Out {
                 attempt.state = State::Proceeding;
             }
             if adopted && last_operation {
                 truth.cover("1xx of an orphan");
+                attempt.place = (shard, flow);
+                if operation.phase == Phase::Attempting {
+                    truth.cover("1xx of an orphan newer than the adopted one");
+                    operation.attempts[operation.current].state = State::Failed { at: now };
+                }
                 operation.phase = Phase::Attempting;
                 operation.current = number;
-                attempt.place = (shard, flow);
                 self.on_flow.entry((shard, flow)).or_default().push(leg);
             }
             return;
@@ -525,7 +534,7 @@ impl Oracle {
         // 2xx comes too late to matter.
         let offered = !attempt.msg.body.is_empty();
         let failed = matches!(before, State::Failed { .. });
-        let under_way = if failed { waiting } else { current };
+        let under_way = if failed { open } else { current };
         let matters = last_operation && under_way;
         if status >= 300 || offered || !matters {
             let repeated = matches!(before, State::Final { .. });
@@ -545,7 +554,12 @@ impl Oracle {
         }
         let decisive = matters && operation.phase != Phase::Over;
         if decisive {
-            operation.current = number;
+            if failed && operation.phase == Phase::Attempting && status < 300 {
+                truth.cover("2xx of an orphan newer than the adopted one");
+            }
+            if status < 300 || operation.phase != Phase::Attempting {
+                operation.current = number;
+            }
         }
         if status < 300 {
             if decisive {

@@ -51,6 +51,10 @@ pub(crate) enum PeerTimer {
     RepeatReliable { served: usize, interval: u64 },
     /// Timer F of a request.
     TimedOut { client: usize },
+    /// A 1xx to an earlier copy of a re-INVITE.
+    TryLate { served: usize },
+    /// Its final response.
+    EndLate { served: usize },
     /// Report on a REFER.
     Notify { leg: usize },
     /// Hang up again: the flow was lost with the first BYE.
@@ -129,6 +133,8 @@ pub(crate) struct Traits {
     pub(crate) answers_apart: bool,
     /// The 1xx that it sends to every re-INVITE, some time before the final response.
     pub(crate) always_rings: Option<u16>,
+    /// In 1000 copies of a re-INVITE that a newer one superseded this many are heard of once more.
+    pub(crate) tries_late: u64,
 }
 
 impl Default for Traits {
@@ -157,6 +163,7 @@ impl Default for Traits {
             answers_twice: false,
             answers_apart: false,
             always_rings: None,
+            tries_late: 0,
         }
     }
 }
@@ -321,6 +328,8 @@ impl Peer {
             PeerTimer::RepeatReliable { served, interval } => {
                 self.repeat_reliable(ctx, served, interval);
             }
+            PeerTimer::TryLate { served } => self.try_late(ctx, served),
+            PeerTimer::EndLate { served } => self.end_late(ctx, served),
             PeerTimer::TimedOut { client } => self.on_timer_f(ctx, client),
             PeerTimer::Notify { leg } => {
                 if self.is_ready(leg) {

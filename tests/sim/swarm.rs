@@ -129,6 +129,10 @@ pub(crate) fn build(seed: u64, keep: Keep) -> World {
         world.add_peer(peer);
     }
     draw_targets(&mut Rng::new(seed).fork("targets"), &mut world, &mut devices);
+    let mut manners = Rng::new(seed).fork("manners");
+    for peer in &mut world.peers {
+        peer.traits.tries_late = *manners.pick(&[0, 0, 500]);
+    }
     let mut options = Options::default().with_devices(devices);
     options.sent_by = SERVER.to_owned();
     options.events = true;

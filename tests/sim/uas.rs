@@ -260,10 +260,7 @@ impl Peer {
                 ctx.truth.cover("busy with an earlier copy");
                 return self.answer(ctx, served, self.traits.busy_status);
             }
-            ctx.truth.cover("earlier copy superseded");
-            self.served[open].dropped = true;
-            self.served[open].plan.clear();
-            self.legs[leg].unacked = None;
+            self.supersede(ctx, leg, open);
         }
         self.legs[leg].invite_in = Some(served);
         let delay = ctx.rng.below(self.traits.answer_delay_max.max(1));

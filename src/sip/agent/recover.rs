@@ -29,21 +29,24 @@ impl Agent {
         let Some(call) = self.calls.get_mut(id.call) else { return false };
         let leg = call.leg_mut(id.side);
         let Some(outgoing) = &mut leg.outgoing else { return false };
-        let newer = !matches!(outgoing.state, Sent::Waiting);
-        if outgoing.initial && (newer || response.status() >= 300) {
+        let out = !matches!(outgoing.state, Sent::Waiting);
+        if outgoing.initial && (out || response.status() >= 300) {
             // Two answers to a new INVITE would be two dialogs, and one is wanted.
             on_stray_answer(stack, client, flow, response);
             return false;
         }
-        match decide_late(response.status(), newer) {
+        match decide_late(response.status(), outgoing.has_newer(stack, client)) {
             Late::Adopt => {
-                outgoing.state = Sent::Attempting(client);
-                leg.stop_wait(stack);
-                stack.adopt(client);
+                let cancelled = outgoing.cancelled;
+                leg.supersede(stack);
+                leg.adopt(stack, client);
+                if cancelled {
+                    stack.cancel(client);
+                }
                 true
             }
             Late::Succeed => {
-                leg.stop_wait(stack);
+                leg.supersede(stack);
                 true
             }
             Late::Acknowledge => {

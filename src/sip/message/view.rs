@@ -206,12 +206,12 @@ impl<'a> View<'a> {
             && !self.body().is_empty()
     }
 
-    /// The seconds of Retry-After, whatever comment and parameters follow them.
+    /// The seconds of Retry-After, whatever comment and parameters follow them; at most 2^32 - 1.
     pub fn retry_after(&self) -> Option<u32> {
         self.seconds(Name::RetryAfter)
     }
 
-    /// The seconds of Session-Expires (RFC 4028 §4).
+    /// The seconds of Session-Expires (RFC 4028 §4); at most 2^32 - 1.
     pub fn session_expires(&self) -> Option<u32> {
         self.seconds(Name::SessionExpires)
     }
@@ -220,10 +220,11 @@ impl<'a> View<'a> {
         let value = self.first(name)?;
         let (digits, rest) = value.split_at(digits_at(value, 0));
         match rest.first() {
-            None | Some(b' ' | b'\t' | b'\r' | b'\n' | b';' | b'(') => {
-                u32::try_from(number(digits)?).ok()
+            None | Some(b' ' | b'\t' | b'\r' | b'\n' | b';' | b'(') if !digits.is_empty() => {
+                // More than fits is a very long time, not none at all.
+                Some(number(digits).and_then(|secs| secs.try_into().ok()).unwrap_or(u32::MAX))
             }
-            Some(_) => None,
+            None | Some(_) => None,
         }
     }
 }

@@ -275,9 +275,7 @@ impl Stack {
                 client.state = State::Invite(after);
                 let told = client.told(id, Verdict::TimedOut);
                 if after == invite_client::State::Orphaned {
-                    self.stop_repeating(id);
-                    self.stop_waiting(id);
-                    self.set_client_timer(id, T1_64, Timer::Orphan(id));
+                    self.orphan(id);
                 }
                 (effect == Effect::Tell).then_some(told)
             }
@@ -400,6 +398,24 @@ impl Stack {
         if let Some(client) = self.clients.get_mut(id) {
             client.flow = flow;
         }
+    }
+
+    /// Gives an INVITE up for another attempt: nothing more is told of it but late answers.
+    pub(in crate::sip) fn give_up(&mut self, id: ClientId) {
+        let Some(client) = self.clients.get_mut(id) else { return };
+        let State::Invite(before) = client.state else { return };
+        let (after, _) = invite_client::step(before, Event::Superseded);
+        client.state = State::Invite(after);
+        if before != after {
+            self.orphan(id);
+        }
+    }
+
+    /// Nothing is awaited of an INVITE any more, but what comes late is recognised for 64·T1.
+    fn orphan(&mut self, id: ClientId) {
+        self.stop_repeating(id);
+        self.stop_waiting(id);
+        self.set_client_timer(id, T1_64, Timer::Orphan(id));
     }
 
     /// Makes an orphan the attempt again, after a late provisional response.

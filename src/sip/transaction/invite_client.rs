@@ -17,8 +17,8 @@
 //!                                    M                 D ──► Terminated
 //! ```
 //!
-//! An attempt whose flow failed, or whose timer B ran out (it is cut at the deadline of a recovery), is
-//! not forgotten but `Orphaned`: its bytes may have arrived, so a late answer must still find it
+//! An attempt whose flow failed, whose timer B ran out (it is cut at the deadline of a recovery), or that
+//! another attempt took the place of, is not forgotten but `Orphaned`: its bytes may have arrived, so a late answer must still find it
 //! (`recovery` says what it means) and a 2xx is never left without ACK.
 
 /// Where the transaction is.
@@ -55,6 +55,8 @@ pub enum Event {
     Over,
     /// The flow died before a final response.
     FlowFailed,
+    /// Another attempt at the same took its place.
+    Superseded,
 }
 
 /// What there is to do besides changing the state.
@@ -75,7 +77,7 @@ pub enum Effect {
 /// One step of the machine: pure.
 pub fn step(state: State, event: Event) -> (State, Effect) {
     use Effect::{Acknowledge, AcknowledgeAndTell, Nothing, Retransmit, Tell};
-    use Event::{A, B, Failure, FlowFailed, Over, Provisional, Success};
+    use Event::{A, B, Failure, FlowFailed, Over, Provisional, Success, Superseded};
     use State::{Accepted, Calling, Completed, Orphaned, Proceeding, Terminated};
     match (state, event) {
         (Calling | Proceeding, Provisional) => (Proceeding, Tell),
@@ -83,6 +85,7 @@ pub fn step(state: State, event: Event) -> (State, Effect) {
         (Calling | Proceeding, Failure) => (Completed, AcknowledgeAndTell),
         (Calling, A) => (Calling, Retransmit),
         (Calling, B) | (Calling | Proceeding, FlowFailed) => (Orphaned, Tell),
+        (Calling | Proceeding, Superseded) => (Orphaned, Nothing),
         (Completed, Failure) => (Completed, Acknowledge),
         (Accepted, Success) => (Accepted, Tell),
         // RFC 3261 §17.1.1.3 for the ACK; what a late answer means is decided by the session.
@@ -93,7 +96,7 @@ pub fn step(state: State, event: Event) -> (State, Effect) {
         (Terminated, _)
         | (Calling | Proceeding, Over)
         | (Proceeding | Completed | Accepted | Orphaned, A | B)
-        | (Completed | Accepted | Orphaned, FlowFailed)
+        | (Completed | Accepted | Orphaned, FlowFailed | Superseded)
         | (Completed, Provisional | Success)
         | (Accepted, Provisional | Failure) => (state, Nothing),
     }
