@@ -356,6 +356,33 @@ fn a_2xx_that_comes_when_the_next_attempt_is_out_is_acknowledged() {
 }
 
 #[test]
+fn a_100_to_an_older_attempt_and_then_the_2xx_to_the_newest_is_success() {
+    let delay = Duration::from_millis(200);
+    let (mut world, mut flow) = World::new("");
+    let first = world.asked(&mut flow);
+    flow.reset();
+    let (second_flow, second) = world.next_attempt();
+    second_flow.reset();
+    sleep(NOTICED);
+    let mut late = Ua::connect(world.server);
+    late.send(&world.response(&first, "100 Trying"));
+    // No third attempt comes.
+    sleep(delay + NOTICED);
+    late.send(&world.response(&second, "200 OK"));
+    let ack = late.receive();
+    assert!(ack.is("ACK ") && cseq(&ack) == cseq(&second), "{ack:?}");
+    world.caller_is_answered();
+    // What becomes of the older one is nobody's business any more.
+    late.send(&world.response(&first, "487 Request Terminated"));
+    let ack = late.receive();
+    assert!(ack.is("ACK ") && cseq(&ack) == cseq(&first), "{ack:?}");
+    world.reinvites(0, 200);
+    let (flow, invite) = world.next_request(late);
+    assert_eq!(cseq(&invite), cseq(&second) + 1, "there was a third attempt");
+    world.survives_with(8, flow, &invite);
+}
+
+#[test]
 fn flow_dies_before_the_ack_is_written() {
     let (mut world, mut flow) = World::new("");
     let first = world.asked(&mut flow);
