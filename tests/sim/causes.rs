@@ -188,3 +188,11 @@ fn recovery_that_is_switched_on_for_a_device_counts_at_its_next_failure() {
     s.until(709).nothing_happens();
     s.at(710).b_receives("INVITE");
 }
+
+#[test]
+fn a_number_with_escapes_is_the_number_that_they_stand_for() {
+    let mut s = Script::new();
+    s.a_calls("%31001");
+    s.a_receives("100");
+    s.b_receives("INVITE");
+}

@@ -103,9 +103,6 @@ pub(super) fn end_outgoing(stack: &mut Stack, call: &mut Call, leg: LegId, ended
 /// The number of a party: the user part of its address; empty when it has none.
 fn number(call: &Call, side: Side) -> Box<str> {
     let address = call.leg(side).dialog.remote();
-    let user = NameAddr::parse(address)
-        .and_then(|address| Uri::parse(address.uri))
-        .and_then(|uri| uri.user)
-        .and_then(|user| std::str::from_utf8(user).ok());
-    Box::from(user.unwrap_or_default())
+    let uri = NameAddr::parse(address).and_then(|address| Uri::parse(address.uri));
+    uri.map(|uri| uri.number().into_boxed_str()).unwrap_or_default()
 }

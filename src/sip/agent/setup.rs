@@ -79,13 +79,12 @@ impl Agent {
 /// Decides who calls whom, or with which status the call is refused.
 fn find_route(options: &Options, peer: Target, invite: View<'_>) -> Result<Route, u16> {
     let from = invite.from().and_then(|from| from.uri());
-    let caller = options.caller(peer.address.ip(), &from.map_or(String::new(), |uri| number(&uri)));
+    let caller = options.caller(peer.address.ip(), &from.map_or(String::new(), |uri| uri.number()));
     if caller.is_none() && options.foreign_callers == ForeignCallers::Refuse {
         return Err(403);
     }
     let uri = Uri::parse(invite.request_uri()).ok_or(416u16)?;
-    let number = number(&uri);
-    let callee = options.route(&number).ok_or(404u16)?;
+    let callee = options.route(&uri.number()).ok_or(404u16)?;
     let device = options.device(callee).ok_or(404u16)?;
     let uri = if device.contact_has_user {
         device.contact.as_bytes().to_vec()
@@ -96,11 +95,6 @@ fn find_route(options: &Options, peer: Target, invite: View<'_>) -> Result<Route
         parts.concat()
     };
     Ok(Route { caller, callee, uri, target: device.target() })
-}
-
-/// The user part as a number to look up; empty when there is none or it is no text.
-fn number(uri: &Uri<'_>) -> String {
-    uri.user.and_then(|user| std::str::from_utf8(user).ok()).unwrap_or_default().to_owned()
 }
 
 fn make_legs(

@@ -57,6 +57,22 @@ impl<'a> Uri<'a> {
         })
     }
 
+    /// The user as a number to look up, escapes decoded (RFC 3261 §19.1.4); empty when there is none or it is
+    /// no text.
+    pub fn number(&self) -> String {
+        let user = self.user.unwrap_or_default();
+        let mut decoded = Vec::with_capacity(user.len());
+        let mut rest = user;
+        while let Some((&byte, after)) = rest.split_first() {
+            let escaped = (byte == b'%').then(|| after.split_first_chunk::<2>()).flatten();
+            let value = escaped.and_then(|(digits, after)| Some((hex(digits)?, after)));
+            let (byte, after) = value.unwrap_or((byte, after));
+            decoded.push(byte);
+            rest = after;
+        }
+        String::from_utf8(decoded).unwrap_or_default()
+    }
+
     /// True for `sips`.
     pub fn is_secure(&self) -> bool {
         self.scheme.len() == 4
@@ -85,6 +101,12 @@ fn ip(host: &[u8]) -> Option<IpAddr> {
             Some(IpAddr::V4(address))
         }
     }
+}
+
+/// The byte that two hexadecimal digits stand for.
+fn hex(&[high, low]: &[u8; 2]) -> Option<u8> {
+    let digit = |byte: u8| char::from(byte).to_digit(16);
+    u8::try_from(digit(high)? << 4 | digit(low)?).ok()
 }
 
 /// The user of userinfo, which must not be empty.
@@ -147,6 +169,18 @@ mod tests {
         assert_eq!(addr("sip:x@192.0.2.1:7"), Some("192.0.2.1:7".parse().unwrap()));
         assert_eq!(addr("sip:example.com"), None);
         assert_eq!(addr("sip:192.0.2.256"), None);
+    }
+
+    #[test]
+    fn escapes_in_a_number_are_decoded() {
+        let number = |text: &str| Uri::parse(text.as_bytes()).unwrap().number();
+        assert_eq!(number("sip:%37001@h"), "7001");
+        assert_eq!(number("sip:a%6C%6Cice@h"), "allice");
+        assert_eq!(number("sip:100%@h"), "100%");
+        assert_eq!(number("sip:%2@h"), "%2");
+        assert_eq!(number("sip:%zz%41@h"), "%zzA");
+        assert_eq!(number("sip:%ff@h"), "", "no text");
+        assert_eq!(number("sip:h"), "");
     }
 
     #[test]
