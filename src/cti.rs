@@ -179,6 +179,8 @@ pub enum Cause {
     Connect,
     /// F2: the flow died.
     Flow,
+    /// F5: the peer has vanished without a word.
+    Silence,
     /// F3: a proxy says that it could not reach the peer.
     TransportError,
     /// F4: the peer says when to try again.
@@ -191,9 +193,10 @@ pub enum Cause {
 
 impl Cause {
     /// All of them, in the order of their numbers: `ALL[cause as usize] == cause`.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 7] = [
         Self::Connect,
         Self::Flow,
+        Self::Silence,
         Self::TransportError,
         Self::RetryAfter,
         Self::Listed,
@@ -205,6 +208,7 @@ impl Cause {
         match self {
             Self::Connect => "connect",
             Self::Flow => "flow",
+            Self::Silence => "silence",
             Self::TransportError => "transport-error",
             Self::RetryAfter => "retry-after",
             Self::Listed => "listed",

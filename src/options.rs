@@ -89,6 +89,14 @@ pub struct Limits {
     pub first_message_timeout: Duration,
     /// How long a connection may take to open.
     pub connect_timeout: Duration,
+    /// How long what was sent may stay unacknowledged; longer ends the flow. Zero: as long as the kernel
+    /// has it.
+    pub tcp_user_timeout: Duration,
+    /// How long a connection may be idle before the kernel asks whether its peer is still there. Zero:
+    /// never.
+    pub tcp_keepalive: Duration,
+    /// How often a connection on which a request waits is pinged. Zero: never.
+    pub ping_interval: Duration,
 }
 
 impl Default for Limits {
@@ -101,6 +109,9 @@ impl Default for Limits {
             message_timeout: Duration::from_secs(10),
             first_message_timeout: Duration::from_secs(60),
             connect_timeout: Duration::from_secs(4),
+            tcp_user_timeout: Duration::from_secs(3),
+            tcp_keepalive: Duration::from_secs(60),
+            ping_interval: Duration::from_secs(1),
         }
     }
 }

@@ -81,6 +81,9 @@ fn every_option_arrives_where_it_is_read() {
         message-timeout = 15
         first-message-timeout = 16
         connect-timeout = 1700
+        tcp-user-timeout = 0
+        tcp-keepalive = 17
+        ping-interval = 1800
         [TServer]
         retry-after-reliable-transport-error = 1000
         sip-invite-timeout = 20
@@ -110,6 +113,9 @@ fn every_option_arrives_where_it_is_read() {
         message_timeout: Duration::from_secs(15),
         first_message_timeout: Duration::from_secs(16),
         connect_timeout: Duration::from_millis(1700),
+        tcp_user_timeout: Duration::ZERO,
+        tcp_keepalive: Duration::from_secs(17),
+        ping_interval: Duration::from_millis(1800),
     };
     assert_eq!(options.limits, expected);
     assert_eq!(options.retry_after, Duration::from_secs(1));

@@ -109,6 +109,7 @@ const FAILED: [&str; REASONS.len()] = [
     "failed_outbox_full",
     "failed_timeout",
     "failed_local",
+    "failed_silent",
 ];
 
 /// Memory of the process, in KiB; 0 where `/proc` does not say.

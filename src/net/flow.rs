@@ -16,6 +16,7 @@ use std::task::{Context, Poll, Waker};
 
 use super::{CLOSE_TIMEOUT, Net, OUTBOX_BYTES_TOTAL_MAX, TaskKey};
 use crate::key::{FlowId, Key, ShardId};
+use crate::sip::message::PING;
 use crate::sip::{FlowError, NewFlow};
 use crate::time::Instant;
 
@@ -48,8 +49,12 @@ pub(crate) struct Flow {
     pub(super) state: Cell<State>,
     /// When it must have made progress.
     pub(super) deadline: Cell<Option<Instant>>,
+    /// What it has failed with when that has passed.
+    pub(super) overdue: Cell<FlowError>,
     /// When that is looked at.
     pub(super) checked: Cell<Option<Instant>>,
+    /// True when a ping was queued that the task does not know of yet.
+    pub(super) pinged: Cell<bool>,
     outbox: RefCell<Outbox>,
     waker: RefCell<Option<Waker>>,
     /// True while the task is sure to look at the outbox: it runs, is scheduled, or waits for the
@@ -75,7 +80,9 @@ impl Flow {
             key: Cell::new(TaskKey(Key { index: u32::MAX, generation: 0 })),
             state: Cell::new(state),
             deadline: Cell::new(None),
+            overdue: Cell::new(FlowError::Timeout),
             checked: Cell::new(None),
+            pinged: Cell::new(false),
             outbox: RefCell::default(),
             waker: RefCell::new(None),
             busy: Cell::new(true),
@@ -112,6 +119,9 @@ impl Flow {
         }
         outbox.compact();
         outbox.bytes.extend_from_slice(bytes);
+        if bytes == PING {
+            self.pinged.set(true);
+        }
         net.queued.set(shard_bytes);
         drop(outbox);
         if !self.busy.replace(true) {
@@ -157,7 +167,7 @@ impl Flow {
     /// The deadline has passed.
     pub(super) fn expire(&self) {
         self.deadline.set(None);
-        self.fail(FlowError::Timeout);
+        self.fail(self.overdue.get());
     }
 
     /// Lets the task look at the state again.

@@ -21,6 +21,7 @@
 
 mod deadlines;
 mod flow;
+mod pings;
 mod session;
 mod tally;
 pub(crate) mod tcp;

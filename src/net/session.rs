@@ -18,6 +18,7 @@ use glommio::net::TcpStream;
 use glommio::timer::Timer;
 
 use super::flow::{Flow, State};
+use super::pings::Pings;
 use super::{Host, Net, WRITE_TIMEOUT, next_round};
 use crate::sip::FlowError;
 use crate::sip::message::{Frame, Framer};
@@ -37,6 +38,7 @@ pub(super) struct Session {
     message: Option<Instant>,
     /// When the peer must have taken some of what is queued; `None` while nothing is stuck.
     stuck: Option<Instant>,
+    pings: Pings,
     /// Set after a read that filled the buffer: there is more, but it is the others' turn.
     pause: Option<Timer>,
     /// True when the peer was told that we write no more.
@@ -60,6 +62,7 @@ impl Session {
             first_message,
             message: None,
             stuck: None,
+            pings: Pings::default(),
             pause: None,
             write_ended: false,
         }
@@ -128,6 +131,7 @@ impl Session {
     fn read<H: Host>(&mut self, host: &Rc<H>, bytes: &[u8]) {
         host.net().tally.count(|stats| stats.reads += 1);
         let was_partial = self.framer.is_partial();
+        self.pings.read(bytes, !was_partial);
         let mut messages = 0u32;
         let flow = &self.flow;
         self.framer.feed(bytes, |frame| {
@@ -160,6 +164,10 @@ impl Session {
 
     /// Writes what is queued, and watches over a peer that takes none of it.
     fn poll_queued<H: Host>(&mut self, host: &H, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.flow.pinged.take() {
+            self.pings.sent(host.now());
+            self.watch(host);
+        }
         let before = self.flow.queued();
         let result = self.poll_write(host.net(), cx);
         match &result {
@@ -176,7 +184,14 @@ impl Session {
     /// Enters the earliest deadline.
     fn watch<H: Host>(&self, host: &H) {
         let deadlines = [self.first_message, self.message, self.stuck];
-        let deadline = deadlines.into_iter().flatten().min();
+        let mut deadline = deadlines.into_iter().flatten().min();
+        let mut overdue = FlowError::Timeout;
+        if let Some(pong) = self.pings.due()
+            && deadline.is_none_or(|other| pong < other)
+        {
+            (deadline, overdue) = (Some(pong), FlowError::Silent);
+        }
+        self.flow.overdue.set(overdue);
         if self.flow.deadline.replace(deadline) != deadline {
             host.net().watch(&self.flow);
             host.rearm();
@@ -229,7 +244,8 @@ fn error_of(error: &io::Error) -> FlowError {
         io::ErrorKind::HostUnreachable | io::ErrorKind::NetworkUnreachable => {
             FlowError::Unreachable
         }
-        // A peer that answers nothing any more (ETIMEDOUT) is as gone as one that says so.
+        // Nothing was acknowledged for `tcp-user-timeout`, or a keep-alive was not answered.
+        io::ErrorKind::TimedOut => FlowError::Silent,
         _ => FlowError::Reset,
     }
 }

@@ -38,7 +38,7 @@ pub struct NetStats {
 }
 
 /// The order of [`NetStats::failed`], as it is logged.
-pub const REASONS: [&str; 8] = [
+pub const REASONS: [&str; 9] = [
     "refused",
     "unreachable",
     "connect_timeout",
@@ -47,6 +47,7 @@ pub const REASONS: [&str; 8] = [
     "outbox_full",
     "timeout",
     "local",
+    "silent",
 ];
 
 fn reason(error: FlowError) -> usize {
@@ -59,6 +60,7 @@ fn reason(error: FlowError) -> usize {
         FlowError::OutboxFull => 5,
         FlowError::Timeout => 6,
         FlowError::Local => 7,
+        FlowError::Silent => 8,
     }
 }
 
@@ -87,7 +89,8 @@ impl Tally {
             | FlowError::ConnectTimeout
             | FlowError::Reset
             | FlowError::OutboxFull
-            | FlowError::Timeout => self.summarize_after(now),
+            | FlowError::Timeout
+            | FlowError::Silent => self.summarize_after(now),
         }
     }
 

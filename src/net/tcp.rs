@@ -9,12 +9,13 @@ use std::task::Poll;
 use std::time::Duration;
 
 use glommio::net::{TcpListener, TcpStream};
-use socket2::SockRef;
+use socket2::{SockRef, TcpKeepalive};
 
 use super::flow::{Flow, State};
 use super::session::Session;
 use super::{FlowError, Host, NewFlow, next_round};
 use crate::key::FlowId;
+use crate::options::Limits;
 use crate::target::Transport;
 use crate::time::Instant;
 
@@ -78,7 +79,7 @@ pub(crate) async fn accept_all<H: Host>(host: Rc<H>, listener: TcpListener, addr
 fn accept<H: Host>(host: &Rc<H>, stream: TcpStream) -> io::Result<()> {
     let socket = SockRef::from(&stream);
     socket.set_cloexec(true)?;
-    socket.set_nodelay(true)?;
+    tune(&socket, &host.net().limits.borrow())?;
     // What is left of it in TIME_WAIT must not keep the next server from its address: see `probe`.
     socket.set_reuse_address(true)?;
     let (peer, local) = (stream.peer_addr()?, stream.local_addr()?);
@@ -101,6 +102,24 @@ fn accept<H: Host>(host: &Rc<H>, stream: TcpStream) -> io::Result<()> {
     Ok(())
 }
 
+/// What every connection has: no waiting for more to send, and an end when its peer vanishes.
+///
+/// The kernel gives a connection up when bytes stay unacknowledged, or the peer's window stays shut, for
+/// TCP_USER_TIMEOUT; that also bounds the wait for the answer to a keep-alive.
+fn tune(socket: &SockRef<'_>, limits: &Limits) -> io::Result<()> {
+    socket.set_nodelay(true)?;
+    let Limits { tcp_user_timeout, tcp_keepalive, .. } = *limits;
+    if !tcp_user_timeout.is_zero() {
+        socket.set_tcp_user_timeout(Some(tcp_user_timeout))?;
+    }
+    if !tcp_keepalive.is_zero() {
+        let patience = Duration::from_secs(tcp_user_timeout.as_secs().max(1));
+        let keepalive = TcpKeepalive::new().with_time(tcp_keepalive).with_interval(patience);
+        socket.set_tcp_keepalive(&keepalive)?;
+    }
+    Ok(())
+}
+
 /// Opens the connection that the endpoint calls `id`, and serves it.
 pub(crate) fn connect<H: Host>(host: &Rc<H>, id: FlowId, target: SocketAddr, timeout: Duration) {
     // Known when the connection is open; until then nothing is read, so nobody asks.
@@ -113,9 +132,10 @@ pub(crate) fn connect<H: Host>(host: &Rc<H>, id: FlowId, target: SocketAddr, tim
 }
 
 async fn open<H: Host>(host: Rc<H>, flow: Rc<Flow>, timeout: Duration) {
+    let limits = host.net().limits.borrow().clone();
     let opened = {
         let timeout = timeout.max(Duration::from_millis(1));
-        let mut connecting = pin!(connected(flow.peer(), timeout));
+        let mut connecting = pin!(connected(flow.peer(), timeout, &limits));
         poll_fn(|cx| {
             flow.running(cx);
             match flow.state.get() {
@@ -153,12 +173,12 @@ async fn open<H: Host>(host: Rc<H>, flow: Rc<Flow>, timeout: Duration) {
 async fn connected(
     target: SocketAddr,
     timeout: Duration,
+    limits: &Limits,
 ) -> Result<(TcpStream, SocketAddr), FlowError> {
     let stream = TcpStream::connect_timeout(target, timeout)
         .await
         .map_err(|error| error_of(&io::Error::from(error)))?;
-    let socket = SockRef::from(&stream);
-    let _ = socket.set_nodelay(true);
+    tune(&SockRef::from(&stream), limits).map_err(|_| FlowError::Reset)?;
     let local = stream.local_addr().map_err(|_| FlowError::Reset)?;
     if local == target {
         // Nobody listens there: the kernel picked the target's own port for our end, and the

@@ -40,6 +40,8 @@ pub enum FlowError {
     OutboxFull,
     /// A message, or the first one, took longer than it may.
     Timeout,
+    /// The peer has vanished: nothing was acknowledged for `tcp-user-timeout`, or a ping was not answered.
+    Silent,
     /// We closed it, for the reason given with [`Action::Close`].
     Local,
 }

@@ -195,14 +195,14 @@ impl Endpoint {
     }
 
     fn on_flow_opened(&mut self, flow: FlowId) {
-        self.stack.flows.opened(flow);
+        self.stack.flow_opened(flow);
         if let Some(peer) = self.stack.flows.get(flow).map(|flow| flow.peer) {
             self.agent.on_alive(&mut self.stack, Target::tcp(peer));
         }
     }
 
-    fn on_flow_failed(&mut self, flow: FlowId, _error: FlowError) {
-        let told = self.stack.flow_failed(flow);
+    fn on_flow_failed(&mut self, flow: FlowId, error: FlowError) {
+        let told = self.stack.flow_failed(flow, error);
         self.tell(&told);
     }
 
@@ -248,6 +248,7 @@ impl Endpoint {
                 Timer::H(id) | Timer::I(id) | Timer::J(id) | Timer::L(id) => {
                     self.stack.on_server_over(id);
                 }
+                Timer::Ping(flow) => self.stack.on_ping(flow),
                 Timer::Idle(flow) => self.stack.on_idle(flow),
                 Timer::Retry(_) | Timer::Answer(_) | Timer::Session(_) | Timer::Drain => {
                     self.agent.on_timer(&mut self.stack, timer);

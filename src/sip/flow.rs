@@ -41,6 +41,8 @@ pub(super) struct Flow {
     pub(super) open: bool,
     /// The address that a peer's own flow stands for (RFC 5923).
     alias: Option<SocketAddr>,
+    /// True while a timer for its next ping runs.
+    pinging: bool,
     /// True when the first request on it was looked at for an alias.
     looked_at: bool,
     /// Client transactions that have no final response yet.
@@ -171,6 +173,21 @@ impl Flows {
         }
     }
 
+    /// True when pings are to begin: it is a connection that is open, something waits on it, and no timer
+    /// for a ping runs, which one does from now on.
+    pub(super) fn begin_pings(&mut self, id: FlowId) -> bool {
+        let Some(flow) = self.slab.get_mut(id) else { return false };
+        let waits = flow.open && !flow.waiting.is_empty() && !flow.transport.is_unreliable();
+        waits && !std::mem::replace(&mut flow.pinging, true)
+    }
+
+    /// A ping is due: true when something still waits.
+    pub(super) fn goes_on_waiting(&mut self, id: FlowId) -> bool {
+        let Some(flow) = self.slab.get_mut(id) else { return false };
+        flow.pinging = false;
+        !flow.waiting.is_empty()
+    }
+
     /// Forgets a flow; its [`waiting`](Flow::into_waiting) transactions are the caller's to tell.
     pub(super) fn remove(&mut self, id: FlowId) -> Option<Flow> {
         let flow = self.slab.remove(id)?;
@@ -218,6 +235,7 @@ impl Flow {
             used: Instant::ZERO,
             open,
             alias: None,
+            pinging: false,
             looked_at: false,
             waiting: Vec::new(),
         }

@@ -28,6 +28,8 @@ pub enum Cause {
     Connect,
     /// F2: the flow that the attempt went out on died, whether or not a 1xx had come.
     Flow,
+    /// F5: nothing was heard of the peer any more, though it should have been.
+    Silence,
     /// F3, F4, or both at once: `503` with `Error-Info: transport-error`, with `Retry-After`.
     Unavailable {
         /// A proxy says that it could not reach the peer.
@@ -47,7 +49,11 @@ impl Cause {
     /// everywhere.
     pub(super) fn is_of_the_target(self) -> bool {
         match self {
-            Self::Connect | Self::Flow | Self::Unavailable { .. } | Self::Listed => true,
+            Self::Connect
+            | Self::Flow
+            | Self::Silence
+            | Self::Unavailable { .. }
+            | Self::Listed => true,
             Self::Busy(_) => false,
         }
     }
@@ -57,6 +63,7 @@ impl Cause {
         match self {
             Self::Connect => cti::Cause::Connect,
             Self::Flow => cti::Cause::Flow,
+            Self::Silence => cti::Cause::Silence,
             Self::Unavailable { transport_error: true, .. } => cti::Cause::TransportError,
             Self::Unavailable { transport_error: false, .. } => cti::Cause::RetryAfter,
             Self::Listed => cti::Cause::Listed,
@@ -68,7 +75,7 @@ impl Cause {
     fn wait(self, delay: Duration) -> Option<Duration> {
         let delay = Some(delay).filter(|delay| !delay.is_zero());
         match self {
-            Self::Connect | Self::Flow | Self::Listed => delay,
+            Self::Connect | Self::Flow | Self::Silence | Self::Listed => delay,
             Self::Unavailable { transport_error, retry_after } => {
                 let asked = retry_after.map(|after| after.max(RETRY_AFTER_MIN));
                 delay.filter(|_| transport_error).max(asked)

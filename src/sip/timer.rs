@@ -55,6 +55,8 @@ pub(super) enum Timer {
     Answer(LegId),
     /// The wait of a recovering leg is over.
     Retry(LegId),
+    /// A connection on which a request waits is pinged (RFC 5626 §4.4.1).
+    Ping(FlowId),
     /// A flow over UDP may be idle.
     Idle(FlowId),
     /// No session refresh came in time (RFC 4028 §10).

@@ -44,6 +44,8 @@ impl Ua {
     }
 
     fn parse(&mut self) -> Option<Message> {
+        let pings = self.read.iter().take_while(|byte| matches!(byte, b'\r' | b'\n')).count();
+        self.read.drain(..pings);
         let text = String::from_utf8_lossy(&self.read).into_owned();
         let head = text.find("\r\n\r\n")? + 4;
         let length: usize = Message(text.clone()).header("Content-Length").parse().unwrap();

@@ -24,6 +24,7 @@ mod scenario;
 mod scenarios;
 mod script;
 mod server;
+mod silence;
 mod superseded;
 mod swarm;
 mod targets;

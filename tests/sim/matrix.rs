@@ -213,7 +213,7 @@ fn prove(row: Row) {
         assert!(matches!(written, Ok(Ok(()))), "the table cannot be written");
     }
     assert!(wrong.is_empty(), "{}: {} of {seeds} seeds failed: {wrong:?}", row.name, wrong.len());
-    let both = row.for_good || row.silent || total.kept > 0;
+    let both = row.for_good || total.kept > 0;
     assert!(both, "{}: no call was ever kept", row.name);
     if row.for_good {
         assert!(total.released > 0 && total.kept == 0, "{}: {total:?}", row.name);
@@ -266,8 +266,12 @@ rows! {
     13 flow_dies_again_during_the_retry
         "again, during the retry (2 to 4 times)" { again: true }
     14 flow_dies_silently
-        "silently, until timer B or the deadline" {
+        "silently (nothing is acknowledged any more)" {
             point: Some((INVITE, Moment::After)), silent: true
+        }
+    17 flow_dies_silently_after_100
+        "silently after 100: only a ping can find it" {
+            point: Some((What::Status(100), Moment::Read)), rings: Some(100), silent: true
         }
     15 flow_dies_for_good
         "for good" { point: Some((INVITE, Moment::Read)), for_good: true }

@@ -12,7 +12,7 @@ use std::net::SocketAddr;
 use holdfast::key::FlowId;
 use holdfast::sip::FlowError;
 
-use crate::peer::MS;
+use crate::peer::{MS, SEC};
 use crate::rng::Rng;
 use crate::world::{Event, Schedule};
 
@@ -75,7 +75,10 @@ pub(crate) struct Link {
     pub(crate) dead: Option<Cut>,
     /// The end knows that it is over, or closed it itself.
     pub(crate) told: [bool; 2],
-    reset_coming: [bool; 2],
+    /// The end will hear that it is over, because of something it wrote.
+    down_coming: [bool; 2],
+    /// When the end wrote last.
+    written_at: [Option<u64>; 2],
     latency: u64,
     last_arrival: [u64; 2],
     /// The last bytes on their way to each end.
@@ -141,7 +144,8 @@ impl Network {
             open: false,
             dead: None,
             told: [false; 2],
-            reset_coming: [false; 2],
+            down_coming: [false; 2],
+            written_at: [None; 2],
             latency,
             last_arrival: [0; 2],
             last_event: [0; 2],
@@ -217,13 +221,15 @@ impl Network {
             return state.unsent.extend_from_slice(bytes);
         }
         if let Some(cut) = state.dead {
-            if !cut.silent && !state.reset_coming[end] {
-                state.reset_coming[end] = true;
+            if cut.silent {
+                self.miss_acks(schedule, link, end);
+            } else if !std::mem::replace(&mut state.down_coming[end], true) {
                 let after = 2 * state.latency;
                 schedule.after(after, Event::Down { link, end, error: FlowError::Reset });
             }
             return;
         }
+        state.written_at[end] = Some(schedule.now);
         let mut rest = bytes;
         while !rest.is_empty() {
             let split = rest.len() > 1 && self.rng.chance(self.weather.splits);
@@ -247,6 +253,15 @@ impl Network {
         }
     }
 
+    /// What the server writes is acknowledged no more: its kernel ends the connection in its time.
+    fn miss_acks(&mut self, schedule: &mut Schedule, link: LinkId, end: usize) {
+        let state = &mut self.links[link];
+        let ours = matches!(state.owners[end], Owner::Shard { .. });
+        if ours && !std::mem::replace(&mut state.down_coming[end], true) {
+            schedule.after(USER_TIMEOUT, Event::Down { link, end, error: FlowError::Silent });
+        }
+    }
+
     /// What of the bytes really arrives at `end`.
     pub(crate) fn arrive(&mut self, link: LinkId, end: usize, bytes: Vec<u8>) -> Option<Vec<u8>> {
         let state = &mut self.links[link];
@@ -267,12 +282,12 @@ impl Network {
 
     /// Cuts a link.
     pub(crate) fn kill(&mut self, schedule: &mut Schedule, link: LinkId, cut: Cut) {
-        let state = &mut self.links[link];
-        if state.dead.is_some() {
+        if self.links[link].dead.is_some() {
             return;
         }
-        state.dead = Some(cut);
+        self.links[link].dead = Some(cut);
         for end in 0..2 {
+            let state = &self.links[link];
             if state.told[end] || state.owners[end] == Owner::Nobody {
                 continue;
             }
@@ -281,6 +296,11 @@ impl Network {
                 at = at.max(state.last_arrival[end]);
             }
             schedule.at(at, Event::Down { link, end, error: cut.error });
+            let round_trip = 2 * (state.latency + self.weather.jitter);
+            let under_way = state.written_at[end].is_some_and(|at| at + round_trip >= schedule.now);
+            if cut.silent && under_way {
+                self.miss_acks(schedule, link, end);
+            }
         }
     }
 
@@ -330,11 +350,14 @@ impl Network {
         Cut {
             flight: [*rng.pick(&FLIGHTS), *rng.pick(&FLIGHTS)],
             told_after: [told(rng), told(rng)],
-            error: if silent { FlowError::Timeout } else { *rng.pick(&ERRORS) },
+            error: if silent { FlowError::Silent } else { *rng.pick(&ERRORS) },
             silent,
         }
     }
 }
+
+/// `tcp-user-timeout`, as it is by default.
+pub(crate) const USER_TIMEOUT: u64 = 3 * SEC;
 
 /// What silence lasts at least until somebody notices.
 const SILENCE_MIN: u64 = 500 * MS;

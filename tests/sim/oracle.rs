@@ -156,6 +156,8 @@ pub(crate) struct Oracle {
     opening: BTreeSet<(usize, SocketAddr)>,
     owed: BTreeMap<(u64, u64), Owed>,
     serial: u64,
+    /// When a flow was pinged last.
+    pings: BTreeMap<(usize, FlowId), u64>,
     /// ACKs that this turn must send.
     acks: BTreeSet<(usize, u32)>,
     /// Until when the path to a peer was disturbed, by peer.
@@ -237,6 +239,14 @@ impl Oracle {
         let known = self.addresses.iter().find(|(other, _)| other.ip() == addr.ip());
         if let Some((_, &peer)) = known {
             self.alive.insert(peer, now);
+        }
+    }
+
+    /// The server asks whether a peer is still there: at most once a second, and only where a request waits.
+    pub(crate) fn on_ping(&mut self, truth: &mut Truth, now: u64, shard: usize, flow: FlowId) {
+        let before = self.pings.insert((shard, flow), now);
+        if before.is_some_and(|before| now < before + SEC) {
+            truth.failures.push(format!("shard {shard} pings {flow:?} more than once a second"));
         }
     }
 

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BinaryHeap};
 use std::net::SocketAddr;
 
 use holdfast::key::FlowId;
-use holdfast::sip::message::{Frame, Framer, home};
+use holdfast::sip::message::{Frame, Framer, PING, home};
 use holdfast::sip::{Action, FlowError, Input, NewFlow};
 use holdfast::target::Transport;
 use holdfast::time::Instant;
@@ -13,7 +13,7 @@ use holdfast::time::Instant;
 use crate::events::Checker;
 use crate::log::{Keep, Log, digest};
 use crate::message::{Msg, Stream};
-use crate::network::{Cut, LinkId, Listener, Network, Owner, Weather};
+use crate::network::{Cut, LinkId, Listener, Network, Owner, USER_TIMEOUT, Weather};
 use crate::oracle::Oracle;
 use crate::packets::Packets;
 use crate::peer::{Ctx, Effect, MS, Peer, PeerTimer, SEC};
@@ -136,6 +136,9 @@ pub(crate) struct World {
 const TIMEOUTS_PER_MS_MAX: u64 = 2_000;
 /// Connections of peers to the server give up after this.
 const PEER_CONNECT_TIMEOUT: u64 = 4 * SEC;
+
+/// A ping is due, and is not acknowledged: so long may silence go unnoticed while something waits.
+pub(crate) const NOTICED: u64 = SEC + USER_TIMEOUT;
 
 impl World {
     /// A world without server and peers.
@@ -321,7 +324,9 @@ impl World {
         );
         for owner in owners {
             if let Owner::Peer { peer, .. } = owner {
-                let until = self.schedule.now + cut.told_after[0].max(cut.told_after[1]);
+                let told = cut.told_after[0].max(cut.told_after[1]);
+                let told = if cut.silent { told.min(NOTICED) } else { told };
+                let until = self.schedule.now + told;
                 self.oracle.disturbed(peer, until);
             }
         }
@@ -654,6 +659,11 @@ impl World {
     fn on_server_send(&mut self, shard: usize, flow: FlowId, bytes: &[u8]) {
         let now = self.schedule.now;
         match Msg::parse(bytes) {
+            _ if bytes == PING => {
+                self.log.line(now, format_args!("shard {shard} pings on {flow:?}"));
+                self.truth.cover("ping of the server");
+                self.oracle.on_ping(&mut self.truth, now, shard, flow);
+            }
             Ok(msg) => {
                 self.log.line(
                     now,

@@ -338,8 +338,15 @@ impl<'a> Reader<'a> {
             message_bytes_max: self.number(table, &spec::MESSAGE_BYTES_MAX) as usize,
             message_timeout: self.seconds(table, &spec::MESSAGE_TIMEOUT),
             first_message_timeout: self.seconds(table, &spec::FIRST_MESSAGE_TIMEOUT),
-            connect_timeout: Duration::from_millis(self.number(table, &spec::CONNECT_TIMEOUT)),
+            connect_timeout: self.millis(table, &spec::CONNECT_TIMEOUT),
+            tcp_user_timeout: self.millis(table, &spec::TCP_USER_TIMEOUT),
+            tcp_keepalive: self.seconds(table, &spec::TCP_KEEPALIVE),
+            ping_interval: self.millis(table, &spec::PING_INTERVAL),
         }
+    }
+
+    fn millis(&mut self, table: &DeTable<'_>, spec: &Number) -> Duration {
+        Duration::from_millis(self.number(table, spec))
     }
 
     fn seconds(&mut self, table: &DeTable<'_>, spec: &Number) -> Duration {

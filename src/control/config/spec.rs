@@ -27,6 +27,9 @@ pub const SECTIONS: [Section; 6] = [
             "message-timeout",
             "first-message-timeout",
             "connect-timeout",
+            "tcp-user-timeout",
+            "tcp-keepalive",
+            "ping-interval",
         ],
     },
     Section {
@@ -94,6 +97,12 @@ pub(super) const MESSAGE_TIMEOUT: Number = limit("message-timeout", "s", (1, 360
 pub(super) const FIRST_MESSAGE_TIMEOUT: Number = limit("first-message-timeout", "s", (1, 3600), 60);
 /// `connect_timeout` of [`Limits`](crate::options::Limits).
 pub(super) const CONNECT_TIMEOUT: Number = limit("connect-timeout", "ms", (100, 60_000), 4000);
+/// `tcp_user_timeout` of [`Limits`](crate::options::Limits).
+pub(super) const TCP_USER_TIMEOUT: Number = limit("tcp-user-timeout", "ms", (0, 120_000), 3000);
+/// `tcp_keepalive` of [`Limits`](crate::options::Limits).
+pub(super) const TCP_KEEPALIVE: Number = limit("tcp-keepalive", "s", (0, 7200), 60);
+/// `ping_interval` of [`Limits`](crate::options::Limits).
+pub(super) const PING_INTERVAL: Number = limit("ping-interval", "ms", (0, 60_000), 1000);
 /// The delay before a failed re-INVITE is sent again, of the application or a device.
 pub(super) const RETRY_AFTER: Number = Number {
     section: "TServer",
@@ -134,7 +143,7 @@ pub(super) const TRANSPORT_ERROR_RESPONSE: Number = Number {
 };
 
 /// All options that are numbers.
-pub const NUMBERS: [&Number; 11] = [
+pub const NUMBERS: [&Number; 14] = [
     &DRAIN_TIMEOUT,
     &FLOWS_MAX,
     &CALLS_MAX,
@@ -143,6 +152,9 @@ pub const NUMBERS: [&Number; 11] = [
     &MESSAGE_TIMEOUT,
     &FIRST_MESSAGE_TIMEOUT,
     &CONNECT_TIMEOUT,
+    &TCP_USER_TIMEOUT,
+    &TCP_KEEPALIVE,
+    &PING_INTERVAL,
     &RETRY_AFTER,
     &SIP_INVITE_TIMEOUT,
     &EVENTS_QUEUE_MAX,

@@ -13,7 +13,7 @@ use crate::sip::message::{Head, View};
 use crate::sip::recovery::Cause;
 use crate::sip::session::{Incoming, Party, Purpose};
 use crate::sip::token::Token;
-use crate::sip::transaction::{Stack, Told};
+use crate::sip::transaction::{Lost, Stack, Told};
 use crate::target::Transport;
 
 impl Agent {
@@ -85,8 +85,12 @@ impl Agent {
             (Verdict::Failed { transport: Transport::Udp, .. }, _) => {
                 self.on_invite_undelivered(stack, id, client);
             }
-            (Verdict::Failed { was_open, transport: Transport::Tcp }, _) => {
-                let cause = if was_open { Cause::Flow } else { Cause::Connect };
+            (Verdict::Failed { lost, transport: Transport::Tcp }, _) => {
+                let cause = match lost {
+                    Lost::Unopened => Cause::Connect,
+                    Lost::Died => Cause::Flow,
+                    Lost::Silent => Cause::Silence,
+                };
                 self.on_invite_failed(stack, id, client, cause);
             }
             (Verdict::TimedOut | Verdict::Answered { .. }, _) => {

@@ -43,6 +43,9 @@ pub use uri::Uri;
 pub use via::{MAGIC_COOKIE, Via};
 pub use view::{Header, View};
 
+/// What asks a peer whether it is there; it answers with half of it (RFC 5626 §3.5.1).
+pub const PING: &[u8] = b"\r\n\r\n";
+
 /// Bytes of a head, from the start line to the empty line. A longer one is refused with 513.
 ///
 /// Together with [`BODY_BYTES_MAX`] this keeps every offset of a message in 16 bits.

@@ -7,6 +7,7 @@ use super::invite_client::{self, Effect, Event};
 use super::repeat::Repeat;
 use super::{CLIENTS_MAX, Stack, request_client};
 use crate::key::{ClientId, FlowId, LegId, ServerId, TimerKey};
+use crate::sip::actions::FlowError;
 use crate::sip::counters::End;
 use crate::sip::message::{Head, Method, Name, View, write};
 use crate::sip::timer::{self, T1, T1_64, T4, Timer};
@@ -106,11 +107,33 @@ pub(in crate::sip) enum Verdict {
     TimedOut,
     /// The flow died or could not be opened.
     Failed {
-        /// False when the connection could not be opened.
-        was_open: bool,
+        /// How.
+        lost: Lost,
         /// What the flow was made of.
         transport: Transport,
     },
+}
+
+/// How a flow was lost.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::sip) enum Lost {
+    /// It could not be opened.
+    Unopened,
+    /// It died, and that was seen at once.
+    Died,
+    /// Its peer vanished without a word.
+    Silent,
+}
+
+impl Lost {
+    /// `error` ended a flow that was `open`.
+    fn of(open: bool, error: FlowError) -> Self {
+        match error {
+            _ if !open => Self::Unopened,
+            FlowError::Silent => Self::Silent,
+            _ => Self::Died,
+        }
+    }
 }
 
 impl Client {
@@ -254,14 +277,11 @@ impl Stack {
     }
 
     /// A flow is gone: every transaction that waits on it, in one pass.
-    pub(in crate::sip) fn flow_failed(&mut self, flow: FlowId) -> Vec<Told> {
+    pub(in crate::sip) fn flow_failed(&mut self, flow: FlowId, error: FlowError) -> Vec<Told> {
         let Some(gone) = self.flows.remove(flow) else { return Vec::new() };
-        let (was_open, transport) = (gone.open, gone.transport);
+        let (lost, transport) = (Lost::of(gone.open, error), gone.transport);
         let waiting = gone.into_waiting();
-        waiting
-            .into_iter()
-            .filter_map(|id| self.client_flow_failed(id, was_open, transport))
-            .collect()
+        waiting.into_iter().filter_map(|id| self.client_flow_failed(id, lost, transport)).collect()
     }
 
     /// Timer B or F: nothing came in time.
@@ -452,9 +472,10 @@ impl Stack {
     fn client_flow_failed(
         &mut self,
         id: ClientId,
-        was_open: bool,
+        lost: Lost,
         transport: Transport,
     ) -> Option<Told> {
+        let was_open = lost != Lost::Unopened;
         self.stop_repeating(id);
         let client = self.clients.get_mut(id)?;
         client.slot = None;
@@ -464,7 +485,7 @@ impl Stack {
             return None;
         }
         let client = self.clients.get_mut(id)?;
-        let told = client.told(id, Verdict::Failed { was_open, transport });
+        let told = client.told(id, Verdict::Failed { lost, transport });
         match client.state {
             State::Invite(state) => {
                 let (after, effect) = invite_client::step(state, Event::FlowFailed);
@@ -521,6 +542,7 @@ impl Stack {
 
     fn wait_on(&mut self, id: ClientId, flow: FlowId) {
         let slot = self.flows.wait(flow, id);
+        self.ping_while_waiting(flow);
         let transport = self.transport(flow);
         self.outstanding += 1;
         if let Some(client) = self.clients.get_mut(id) {

@@ -21,14 +21,14 @@ use rand_chacha::ChaCha12Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
 
 use client::Client;
-pub(super) use client::{NewClient, Owner, Told, Verdict, write_cseq};
+pub(super) use client::{Lost, NewClient, Owner, Told, Verdict, write_cseq};
 pub(super) use server::Received;
 use server::Server;
 
-use super::actions::{Actions, CloseReason, Stats};
+use super::actions::{Actions, CloseReason, FlowError, Stats};
 use super::counters::Counters;
 use super::flow::{DATAGRAM_IDLE, Flows};
-use super::message::Head;
+use super::message::{Head, PING};
 use super::timer::Timer;
 use super::token::Token;
 use super::wheel::Wheel;
@@ -151,6 +151,29 @@ impl Stack {
         }
     }
 
+    /// A connection asked for is open.
+    pub(super) fn flow_opened(&mut self, flow: FlowId) {
+        self.flows.opened(flow);
+        self.ping_while_waiting(flow);
+    }
+
+    /// A peer that vanishes while a request waits for its answer would not be missed before the request's
+    /// timeout: from now on it is sent a ping every `ping_interval`, whose bytes it must acknowledge.
+    pub(super) fn ping_while_waiting(&mut self, flow: FlowId) {
+        let interval = self.options.limits.ping_interval;
+        if !interval.is_zero() && self.flows.begin_pings(flow) {
+            self.wheel.schedule(self.now + interval, Timer::Ping(flow));
+        }
+    }
+
+    /// The next ping is due, if anything still waits.
+    pub(super) fn on_ping(&mut self, flow: FlowId) {
+        if self.flows.goes_on_waiting(flow) {
+            self.out.send(flow, PING);
+            self.ping_while_waiting(flow);
+        }
+    }
+
     /// What a flow is made of; TCP when it is gone.
     pub(super) fn transport(&self, flow: FlowId) -> Transport {
         self.flows.get(flow).map_or(Transport::Tcp, |flow| flow.transport)
@@ -159,7 +182,7 @@ impl Stack {
     /// Closes a flow whose peer sent what cannot be answered; what waits on it is told.
     pub(super) fn close(&mut self, flow: FlowId) -> Vec<Told> {
         self.out.close(flow, CloseReason::BadInput);
-        self.flow_failed(flow)
+        self.flow_failed(flow, FlowError::Local)
     }
 
     /// Adds what there is to what was counted.

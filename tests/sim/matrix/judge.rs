@@ -87,7 +87,6 @@ pub(super) fn judge(
                 "given up" => !plan.in_time,
                 "delay 0" => plan.delay == 0,
                 "answered 481" => plan.manner == Manner::Answers(481),
-                "timer B" => row.silent,
                 _ => false,
             };
             if !owed {

@@ -8,7 +8,7 @@ use holdfast::key::Side as Leg;
 use holdfast::options::Options;
 use holdfast::sip::FlowError;
 
-use super::Row;
+use super::{INVITE, Row};
 use crate::log::Keep;
 use crate::network::{Cut, Flight, Listener, Weather};
 use crate::oracle::Rules;
@@ -17,7 +17,7 @@ use crate::rng::Rng;
 use crate::server::Server;
 use crate::swarm::{self, SERVER, device, peer_addr};
 use crate::trap::{Aftermath, Moment, Point, Trap, What};
-use crate::world::World;
+use crate::world::{NOTICED, World};
 
 /// Who causes the re-INVITE under which the flow dies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -104,9 +104,10 @@ impl Plan {
         let need = points.len() as u64 * (delay + SEC)
             + delay
             + answers
+            + if row.silent { NOTICED } else { 0 }
             + SLACK
             + stalls * if backup { 2 } else { 1 };
-        let mut in_time = delay > 0 && need < window && !row.silent && manner != Manner::NeverBack;
+        let mut in_time = delay > 0 && need < window && manner != Manner::NeverBack;
         let heals = (in_time && rng.chance(700)).then(|| rng.below(window - need));
         in_time &= heals.is_some() || up;
         let after = 500 * MS + rng.below(3 * SEC);
@@ -246,7 +247,12 @@ fn serve(rng: &mut Rng, world: &mut World, victim: usize, backup: bool, delay: u
 fn draw_points(row: &Row, rng: &mut Rng) -> Vec<Point> {
     if !row.again {
         let skip = if row.many { rng.below(15) } else { 0 };
-        return row.point.iter().map(|&(what, moment)| Point { what, moment, skip }).collect();
+        let silently = *rng.pick(&[Moment::After, Moment::Read]);
+        let point = row.point.map(|(what, moment)| {
+            let moment = if row.silent && what == INVITE { silently } else { moment };
+            Point { what, moment, skip }
+        });
+        return point.into_iter().collect();
     }
     let places = [
         (What::Request("INVITE"), Moment::Middle),
