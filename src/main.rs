@@ -125,6 +125,10 @@ fn run_server(file: &Path) -> Result<(), ExitCode> {
 
 fn check(file: &Path) -> Result<(), ExitCode> {
     let config = load(file)?;
+    config.tls_contexts().map_err(|error| {
+        tell(format_args!("{}: [tls] {error}", file.display()));
+        ExitCode::FAILURE
+    })?;
     match config.write_effective(&mut BufWriter::new(io::stdout().lock())) {
         // The reader of a pipe that has seen enough is no failure.
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {

@@ -55,6 +55,8 @@ pub struct Device {
     pub transport: Transport,
     /// Further addresses of the same device, in the order in which they are tried.
     pub backups: Vec<SocketAddr>,
+    /// The name that its certificate must be for, over TLS; `None`: its address.
+    pub tls_name: Option<String>,
     /// True when `contact` has a user part: the Request-URI is then `contact` as it stands.
     pub contact_has_user: bool,
     /// `retry-after-reliable-transport-error` of this device; `None` when absent, which differs
@@ -95,6 +97,10 @@ pub struct Limits {
     /// How long a connection may be idle before the kernel asks whether its peer is still there. Zero:
     /// never.
     pub tcp_keepalive: Duration,
+    /// TLS handshakes of peers under way; a further connection is closed.
+    pub tls_handshakes_max: u32,
+    /// How long the TLS handshake of a peer may take.
+    pub tls_handshake_timeout: Duration,
     /// How often a connection on which a request waits is pinged. Zero: never.
     pub ping_interval: Duration,
 }
@@ -111,6 +117,8 @@ impl Default for Limits {
             connect_timeout: Duration::from_secs(4),
             tcp_user_timeout: Duration::from_secs(3),
             tcp_keepalive: Duration::from_secs(60),
+            tls_handshakes_max: 1000,
+            tls_handshake_timeout: Duration::from_secs(10),
             ping_interval: Duration::from_secs(1),
         }
     }
@@ -119,9 +127,11 @@ impl Default for Limits {
 /// Everything the core reads of the configuration.
 #[derive(Clone, Debug, Default)]
 pub struct Options {
-    /// Host and port that Via and Contact name: a listening address that peers can reach, over every
-    /// transport that is listened on.
+    /// Host and port that Via and Contact name: a listening address that peers can reach, over TCP and UDP as
+    /// far as they are listened on.
     pub sent_by: String,
+    /// The same over TLS; empty where nothing is served over TLS.
+    pub sent_by_tls: String,
     /// `[TServer] retry-after-reliable-transport-error`; zero: no recovery.
     pub retry_after: Duration,
     /// `[TServer] sip-invite-timeout` as configured; zero means the default.
@@ -283,13 +293,23 @@ impl Options {
         named.or_else(many).or_else(|| here.first()).copied()
     }
 
-    /// True when a device is configured to be reached at exactly this address.
-    pub fn is_target(&self, address: SocketAddr) -> bool {
+    /// True when a device is configured to be reached at exactly this target.
+    pub fn is_target(&self, target: Target) -> bool {
+        let Target { transport, address } = target;
         self.by_address.get(&address.ip()).is_some_and(|here| {
-            here.iter()
-                .filter_map(|id| self.device(*id))
-                .any(|device| device.address == address || device.backups.contains(&address))
+            here.iter().filter_map(|id| self.device(*id)).any(|device| {
+                device.transport == transport
+                    && (device.address == address || device.backups.contains(&address))
+            })
         })
+    }
+
+    /// Host and port that Via and Contact name over `transport`.
+    pub fn sent_by(&self, transport: Transport) -> &str {
+        match transport {
+            Transport::Tls if !self.sent_by_tls.is_empty() => &self.sent_by_tls,
+            Transport::Tcp | Transport::Tls | Transport::Udp => &self.sent_by,
+        }
     }
 
     /// The delay in force for a leg of `device`: its own value where it has one, else the
@@ -324,6 +344,7 @@ mod tests {
             address: SocketAddr::from(([127, 0, 0, 1], port)),
             transport: Transport::Tcp,
             backups: Vec::new(),
+            tls_name: None,
             contact_has_user: false,
             retry_after: None,
         }

@@ -9,6 +9,8 @@ pub enum Transport {
     /// A stream that delivers in order or dies: reliable in the sense of RFC 3261 §17.
     #[default]
     Tcp,
+    /// The same inside TLS (RFC 3261 §26.2).
+    Tls,
     /// Datagrams, each a message, which may be lost, doubled and overtaken.
     Udp,
 }
@@ -23,6 +25,7 @@ impl Transport {
     pub const fn in_via(self) -> &'static str {
         match self {
             Self::Tcp => "TCP",
+            Self::Tls => "TLS",
             Self::Udp => "UDP",
         }
     }
@@ -31,13 +34,22 @@ impl Transport {
     pub const fn in_uri(self) -> &'static str {
         match self {
             Self::Tcp => "tcp",
+            Self::Tls => "tls",
             Self::Udp => "udp",
         }
     }
 
-    /// Reads the `transport` parameter of a URI, in any case; `None` when it is neither.
+    /// The port where none is written (RFC 3261 §18.2.2, §19.1.2).
+    pub const fn port(self) -> u16 {
+        match self {
+            Self::Tcp | Self::Udp => 5060,
+            Self::Tls => 5061,
+        }
+    }
+
+    /// Reads the `transport` parameter of a URI, in any case; `None` when it is none of these.
     pub fn parse(text: &[u8]) -> Option<Self> {
-        [Self::Tcp, Self::Udp]
+        [Self::Tcp, Self::Tls, Self::Udp]
             .into_iter()
             .find(|known| text.eq_ignore_ascii_case(known.in_uri().as_bytes()))
     }
@@ -62,6 +74,11 @@ impl Target {
     /// A connection to `address`.
     pub const fn tcp(address: SocketAddr) -> Self {
         Self { transport: Transport::Tcp, address }
+    }
+
+    /// A connection inside TLS to `address`.
+    pub const fn tls(address: SocketAddr) -> Self {
+        Self { transport: Transport::Tls, address }
     }
 
     /// Datagrams to `address`.

@@ -84,6 +84,8 @@ fn every_option_arrives_where_it_is_read() {
         tcp-user-timeout = 0
         tcp-keepalive = 17
         ping-interval = 1800
+        tls-handshakes-max = 19
+        tls-handshake-timeout = 20
         [TServer]
         retry-after-reliable-transport-error = 1000
         sip-invite-timeout = 20
@@ -116,6 +118,8 @@ fn every_option_arrives_where_it_is_read() {
         tcp_user_timeout: Duration::ZERO,
         tcp_keepalive: Duration::from_secs(17),
         ping_interval: Duration::from_millis(1800),
+        tls_handshakes_max: 19,
+        tls_handshake_timeout: Duration::from_secs(20),
     };
     assert_eq!(options.limits, expected);
     assert_eq!(options.retry_after, Duration::from_secs(1));
@@ -304,7 +308,7 @@ fn what_to_listen_on_must_be_there_once_and_served() {
         ("5", "2: listen is 5, an integer; expected a list such as [\"tcp:192.0.2.1:5060\"]".into()),
         ("[5]", "2: listen is 5, an integer; expected a string such as \"tcp:192.0.2.1:5060\"".into()),
         ("[\"tcp:[::1]:1\",\n\"tcp:[0::1]:1\"]", "3: listen names tcp:[::1]:1 twice".into()),
-        ("[\"tls:1.2.3.4:5\"]", "2: listen \"tls:1.2.3.4:5\" has transport `tls`: only tcp and udp are served yet".into()),
+        ("[\"wss:1.2.3.4:5\"]", "2: listen \"wss:1.2.3.4:5\" has transport `wss`: only tcp, tls and udp are served".into()),
         (
             "[\"udp:1.2.3.4:5\",\n\"udp:1.2.3.5:5\"]",
             "3: listen names udp:1.2.3.5:5 beside another udp address of its family: a datagram \
@@ -317,7 +321,7 @@ fn what_to_listen_on_must_be_there_once_and_served() {
              expected one host and port for both"
                 .into(),
         ),
-        ("[\"1.2.3.4:5\"]", "2: listen \"1.2.3.4:5\" is not of the form tcp:IP:PORT or udp:IP:PORT".into()),
+        ("[\"1.2.3.4:5\"]", "2: listen \"1.2.3.4:5\" is not of the form tcp:IP:PORT, tls:IP:PORT or udp:IP:PORT".into()),
         (
             "[\"tcp:a.example:5\"]",
             "2: listen \"tcp:a.example:5\" has the address `a.example:5`, which is not of the form \
@@ -452,10 +456,13 @@ fn a_contact_is_a_sip_uri_that_can_be_served() {
         ("sip:", "is no SIP URI"),
         ("sip:a@b@127.0.0.2", "is no SIP URI"),
         (
-            "sips:a@127.0.0.2;transport=tcp",
-            "is a SIPS URI, which asks for TLS on every hop: TLS is not served yet",
+            "sips:a@127.0.0.2;transport=udp",
+            "is a SIPS URI, which means TLS, and has transport `udp`",
         ),
-        ("sip:a@127.0.0.2;transport=sctp", "has transport `sctp`: only tcp and udp are served yet"),
+        (
+            "sip:a@127.0.0.2;transport=sctp",
+            "has transport `sctp`: only tcp, tls and udp are served",
+        ),
         (
             "sip:a@phone.example;transport=tcp",
             "has the host `phone.example`, which is no IP address: names are not looked up yet",
@@ -620,8 +627,8 @@ fn backups_and_listed_responses_arrive_where_they_are_read_and_are_shown() {
     assert_eq!(config.options.transport_error_responses, [430, 477]);
     let backups = ["127.0.0.4:5070", "[::1]:5060"].map(|text| text.parse().unwrap());
     assert_eq!(config.options.devices().next().unwrap().backups, backups);
-    assert!(config.options.is_target("127.0.0.4:5070".parse().unwrap()));
-    assert!(!config.options.is_target("127.0.0.4:5071".parse().unwrap()));
+    assert!(config.options.is_target(Target::tcp("127.0.0.4:5070".parse().unwrap())));
+    assert!(!config.options.is_target(Target::tcp("127.0.0.4:5071".parse().unwrap())));
     let shown = effective(&config);
     assert!(shown.contains("transport-error-responses = [430, 477]"), "{shown}");
     let again = parse(&shown);

@@ -105,9 +105,9 @@ impl World {
                 return Ua::new(stream);
             }
             let came = flow.as_ref().is_some_and(|flow| {
-                flow.stream.set_nonblocking(true).unwrap();
-                let came = flow.stream.peek(&mut [0]).is_ok_and(|count| count > 0);
-                flow.stream.set_nonblocking(false).unwrap();
+                flow.stream.tcp().set_nonblocking(true).unwrap();
+                let came = flow.stream.tcp().peek(&mut [0]).is_ok_and(|count| count > 0);
+                flow.stream.tcp().set_nonblocking(false).unwrap();
                 came
             });
             if came && let Some(flow) = flow.take() {

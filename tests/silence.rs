@@ -65,7 +65,7 @@ impl World {
         let more = format!("[events]\nfile = \"{}\"\n", events.display());
         let server = Server::start(&Setup { callee, tserver, more: &more, ..Setup::default() });
         let mut caller = Ua::connect(server.address);
-        caller.stream.set_read_timeout(Some(LONG)).unwrap();
+        caller.stream.tcp().set_read_timeout(Some(LONG)).unwrap();
         caller.send(&request("INVITE", 1, 1, None));
         let mut callee = Ua::new(listener.accept().unwrap().0);
         let invite = callee.receive();

@@ -6,8 +6,11 @@
 //!                                                              └─ valid: to every shard at once
 //! ```
 //!
-//! The file is looked at, not watched by the kernel: that works for every editor and file system,
-//! and a file that is being written is left alone until it stays the same.
+//! The certificates and authorities of `[tls]` are part of it: a new one is in force for the next handshake,
+//! and no open connection is touched.
+//!
+//! The files are looked at, not watched by the kernel: that works for every editor and file system,
+//! and one that is being written is left alone until it stays the same.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
@@ -19,6 +22,7 @@ use std::time::Duration;
 use tokio::time::{Interval, MissedTickBehavior, interval};
 
 use super::config::Config;
+use crate::net::tls::Contexts;
 use crate::shard::{Command, Handle};
 
 /// How often the file is looked at.
@@ -53,33 +57,50 @@ impl Watched {
     pub fn new(path: &Path) -> Self {
         Self { path: path.to_owned(), stamp: Stamp::of(path) }
     }
+
+    /// The same for several.
+    pub(super) fn all(paths: &[PathBuf]) -> Vec<Self> {
+        paths.iter().map(|path| Self::new(path)).collect()
+    }
 }
 
-/// Looks at the file.
+/// Looks at the file, and at those that it names.
 pub(super) struct Watch {
     /// As it was loaded last.
     file: Watched,
+    /// What TLS needs, as it was loaded last.
+    tls: Vec<Watched>,
     ticks: Interval,
     /// What the last look saw.
-    seen: Option<Stamp>,
+    seen: Vec<Option<Stamp>>,
 }
 
 impl Watch {
-    /// Watches a file that was loaded; call it in the control runtime.
-    pub(super) fn new(file: Watched) -> Self {
+    /// Watches a file that was loaded, and those of TLS; call it in the control runtime.
+    pub(super) fn new(file: Watched, tls: Vec<Watched>) -> Self {
         let mut ticks = interval(LOOK_EVERY);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let seen = file.stamp;
-        Self { file, ticks, seen }
+        let mut watch = Self { file, tls, ticks, seen: Vec::new() };
+        watch.seen = watch.loaded().collect();
+        watch
     }
 
-    /// Ready when the file is another one than the one that was loaded, and is not being written.
-    /// May be dropped and called again.
+    /// What was loaded, the file first.
+    fn loaded(&self) -> impl Iterator<Item = Option<Stamp>> {
+        [&self.file].into_iter().chain(&self.tls).map(|file| file.stamp)
+    }
+
+    /// Ready when a file is another one than the one that was loaded, and none is being written. May be dropped
+    /// and called again.
     pub(super) async fn changed(&mut self) {
         loop {
             self.ticks.tick().await;
-            let before = std::mem::replace(&mut self.seen, Stamp::of(&self.file.path));
-            if self.seen == before && self.seen.is_some() && self.seen != self.file.stamp {
+            let files = [&self.file].into_iter().chain(&self.tls);
+            let now: Vec<_> = files.map(|file| Stamp::of(&file.path)).collect();
+            let still = self.seen == now && now.iter().all(Option::is_some);
+            let changed = now.iter().copied().ne(self.loaded());
+            self.seen = now;
+            if still && changed {
                 return;
             }
         }
@@ -100,6 +121,15 @@ impl Reloads {
     }
 }
 
+/// The configuration, the files that TLS needs and what is in them, or all that is wrong with it.
+fn load(path: &Path) -> Result<(Config, Vec<Watched>, Option<Contexts>), String> {
+    let config = Config::load(path).map_err(|problems| problems.to_string())?;
+    let files = Watched::all(&config.tls_files());
+    let contexts =
+        config.tls_contexts().map_err(|error| format!("{}: [tls] {error}", path.display()))?;
+    Ok((config, files, contexts))
+}
+
 /// Loads the file and puts it in the place of `running`; if anything is wrong with it, that is told
 /// and nothing changes. Returns when the new options are in force on every shard.
 pub(super) async fn reload(
@@ -110,25 +140,31 @@ pub(super) async fn reload(
 ) {
     let path = watch.file.path.clone();
     watch.file = Watched::new(&path);
+    let known: Vec<_> = watch.tls.iter().map(|file| file.path.clone()).collect();
+    watch.tls = Watched::all(&known);
     // A large file takes a while, and signals and scrapes do not wait.
-    let Ok(loaded) = tokio::task::spawn_blocking(move || Config::load(&path)).await else { return };
-    let config = match loaded {
-        Ok(config) => config,
+    let Ok(loaded) = tokio::task::spawn_blocking(move || load(&path)).await else { return };
+    let (config, tls, contexts) = match loaded {
+        Ok(loaded) => loaded,
         Err(problems) => {
             reloads.refused.fetch_add(1, Ordering::Relaxed);
-            for line in problems.to_string().lines() {
+            for line in problems.lines() {
                 tracing::error!("{line}");
             }
             tracing::error!("configuration refused: the one in force stays as it is");
             return;
         }
     };
+    watch.tls = tls;
     for line in config.warnings.to_string().lines() {
         tracing::warn!("{line}");
     }
     let (config, changes) = config.succeed(running);
     *running = config;
     let options = Arc::new(running.options.clone());
+    if let Some(contexts) = contexts {
+        shards.tell(|| Command::Tls(contexts.clone())).await;
+    }
     shards.tell(|| Command::Options(Arc::clone(&options))).await;
     // Each shard answers when all that it was told before is in force.
     shards.snapshots().await;

@@ -118,7 +118,11 @@ pub fn run(config: Config, file: Watched) -> Result<(), ServeError> {
     let metrics =
         config.server.metrics.map(metrics::listen).transpose().map_err(ServeError::Outlet)?;
     let (told, queue) = mpsc::channel(config.server.events.queue_max.max(1));
+    // Before they are read: what changes meanwhile is seen.
+    let tls_files = Watched::all(&config.tls_files());
+    let tls = config.tls_contexts().map_err(|error| ServeError::Outlet(error.to_string()))?;
     let plan = Plan {
+        tls,
         listen: config.server.listen.clone(),
         cores,
         options: Arc::new(config.options.clone()),
@@ -141,7 +145,7 @@ pub fn run(config: Config, file: Watched) -> Result<(), ServeError> {
     }
     let watch = {
         let _context = runtime.enter();
-        Watch::new(file)
+        Watch::new(file, tls_files)
     };
     let ended = runtime.block_on(supervise(
         shards,

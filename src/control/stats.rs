@@ -61,6 +61,7 @@ fn fields(snapshot: &Snapshot) -> Vec<(&'static str, u64)> {
         writes,
         accepted,
         refused,
+        handshakes_failed,
         connected,
         accept_errors,
         failed,
@@ -88,6 +89,7 @@ fn fields(snapshot: &Snapshot) -> Vec<(&'static str, u64)> {
         ("writes", writes),
         ("accepted", accepted),
         ("no_room", refused),
+        ("handshakes_failed", handshakes_failed),
         ("connected", connected),
         ("accept_errors", accept_errors),
         ("forwarded", forwarded),
@@ -110,6 +112,7 @@ const FAILED: [&str; REASONS.len()] = [
     "failed_timeout",
     "failed_local",
     "failed_silent",
+    "failed_handshake",
 ];
 
 /// Memory of the process, in KiB; 0 where `/proc` does not say.

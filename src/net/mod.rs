@@ -25,10 +25,12 @@ mod pings;
 mod session;
 mod tally;
 pub(crate) mod tcp;
+pub mod tls;
 pub(crate) mod udp;
 
 use std::cell::{Cell, RefCell};
-use std::net::SocketAddr;
+use std::collections::HashMap;
+use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 use std::task::Poll;
 use std::time::Duration;
@@ -36,7 +38,7 @@ use std::time::Duration;
 use glommio::timer::Timer;
 
 use crate::key::{FlowId, Key, Slab};
-use crate::options::Limits;
+use crate::options::{Limits, Options};
 use crate::sip::message::FrameError;
 use crate::sip::{FlowError, NewFlow};
 use crate::time::Instant;
@@ -46,6 +48,7 @@ pub(crate) use flow::Flow;
 use flow::Pool;
 use tally::Tally;
 pub use tally::{NetStats, REASONS};
+use tls::Contexts;
 pub(crate) use udp::{Datagrams, Undelivered};
 
 /// Bytes of one read: all there is, as a rule. With 4 KiB coalesced traffic costs twice as much.
@@ -114,6 +117,9 @@ impl From<TaskKey> for Key {
     }
 }
 
+/// For each host the names that are configured for its addresses.
+type NamesByHost = HashMap<IpAddr, Vec<(SocketAddr, Box<str>)>>;
+
 /// What the flow tasks of a shard share.
 pub(crate) struct Net {
     limits: RefCell<Limits>,
@@ -127,28 +133,63 @@ pub(crate) struct Net {
     buffer: RefCell<Box<[u8]>>,
     /// Sockets for datagrams.
     datagrams: Vec<Rc<Datagrams>>,
+    /// What TLS handshakes need; `None` until it is set.
+    tls: RefCell<Option<Contexts>>,
+    /// Names that peers must have certificates for.
+    names: RefCell<NamesByHost>,
+    /// TLS handshakes of peers under way.
+    handshakes: Cell<u32>,
     /// What happened to flows, for the log and the statistics.
     pub(crate) tally: Tally,
 }
 
 impl Net {
     /// No flow yet.
-    pub(crate) fn new(limits: &Limits, datagrams: Vec<Rc<Datagrams>>) -> Self {
-        Self {
-            limits: RefCell::new(limits.clone()),
+    pub(crate) fn new(options: &Options, datagrams: Vec<Rc<Datagrams>>) -> Self {
+        let net = Self {
+            limits: RefCell::default(),
             flows: RefCell::default(),
             deadlines: RefCell::default(),
             pool: RefCell::default(),
             queued: Cell::new(0),
             buffer: RefCell::new(vec![0; READ_BYTES].into_boxed_slice()),
             datagrams,
+            tls: RefCell::default(),
+            names: RefCell::default(),
+            handshakes: Cell::new(0),
             tally: Tally::default(),
-        }
+        };
+        net.set_options(options);
+        net
     }
 
-    /// Bounds in force from now on.
-    pub(crate) fn set_limits(&self, limits: &Limits) {
-        self.limits.borrow_mut().clone_from(limits);
+    /// Bounds and names in force from now on.
+    pub(crate) fn set_options(&self, options: &Options) {
+        self.limits.borrow_mut().clone_from(&options.limits);
+        let mut names: NamesByHost = HashMap::new();
+        for device in options.devices() {
+            let Some(name) = &device.tls_name else { continue };
+            for &address in [device.address].iter().chain(&device.backups) {
+                names.entry(address.ip()).or_default().push((address, name.as_str().into()));
+            }
+        }
+        *self.names.borrow_mut() = names;
+    }
+
+    /// Certificates and authorities for handshakes from now on; open flows are not touched.
+    pub(crate) fn set_tls(&self, contexts: Contexts) {
+        *self.tls.borrow_mut() = Some(contexts);
+    }
+
+    /// The other end of a handshake with `target`: its name is the one configured for that address, else for
+    /// that host, else the address itself. `None` without anything to verify it by.
+    fn tls_to(&self, target: SocketAddr) -> Option<rustls::Connection> {
+        let names = self.names.borrow();
+        let here = names.get(&target.ip()).map_or(&[][..], |here| here);
+        let exact = here.iter().find(|(address, _)| *address == target);
+        let name = exact.or(here.first()).map(|(_, name)| &**name);
+        let name = tls::server_name(name, target.ip());
+        self.tls.borrow().as_ref()?.connect(name)
     }
 
     /// Bytes of the largest message that is handed in.

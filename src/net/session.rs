@@ -19,6 +19,7 @@ use glommio::timer::Timer;
 
 use super::flow::{Flow, State};
 use super::pings::Pings;
+use super::tls::Tls;
 use super::{Host, Net, WRITE_TIMEOUT, next_round};
 use crate::sip::FlowError;
 use crate::sip::message::{Frame, Framer};
@@ -31,6 +32,8 @@ const PONG: &[u8] = b"\r\n";
 pub(super) struct Session {
     flow: Rc<Flow>,
     stream: TcpStream,
+    /// `None` over TCP.
+    tls: Option<Box<Tls>>,
     framer: Framer,
     /// When the first message must be whole; `None` once it was, or when nobody waits for it.
     first_message: Option<Instant>,
@@ -41,6 +44,8 @@ pub(super) struct Session {
     pings: Pings,
     /// Set after a read that filled the buffer: there is more, but it is the others' turn.
     pause: Option<Timer>,
+    /// True when TLS has said that we write no more.
+    said: bool,
     /// True when the peer was told that we write no more.
     write_ended: bool,
 }
@@ -51,6 +56,7 @@ impl Session {
         net: &Net,
         flow: Rc<Flow>,
         stream: TcpStream,
+        tls: Option<Box<Tls>>,
         first_message: Option<Instant>,
     ) -> Self {
         let message_bytes_max = net.limits.borrow().message_bytes_max;
@@ -58,12 +64,14 @@ impl Session {
         Self {
             flow,
             stream,
+            tls,
             framer,
             first_message,
             message: None,
             stuck: None,
             pings: Pings::default(),
             pause: None,
+            said: false,
             write_ended: false,
         }
     }
@@ -73,14 +81,34 @@ impl Session {
         if self.first_message.is_some() {
             self.watch(&*host);
         }
-        let error = poll_fn(|cx| self.poll(&host, cx)).await;
+        // What came behind the last words of a handshake.
+        let greeted = self.read(&host, b"");
+        let error = poll_fn(|cx| match greeted {
+            Err(error) => Poll::Ready(Some(error)),
+            Ok(()) => self.poll(&host, cx),
+        })
+        .await;
         host.net().remove(&self.flow);
         if let Some(error) = error {
             host.failed(&self.flow, error);
         }
+        self.say_goodbye().await;
         // Without this the descriptor stays open until the armed poll is cancelled, that is, until
         // the executor is next idle.
         let _ = self.stream.shutdown(Shutdown::Both).await;
+    }
+
+    /// The last words of TLS, as far as the socket takes them at once: a peer that hears none takes the end for
+    /// an attack (RFC 8446 §6.1).
+    async fn say_goodbye(&mut self) {
+        let Some(tls) = self.tls.as_mut().filter(|_| !self.said) else { return };
+        tls.close();
+        let stream = &mut self.stream;
+        poll_fn(|cx| {
+            let _ = tls.poll_flush(|bytes| Pin::new(&mut *stream).poll_write(cx, bytes));
+            Poll::Ready(())
+        })
+        .await;
     }
 
     /// Ready when the flow has ended: with what the endpoint has to be told.
@@ -113,7 +141,9 @@ impl Session {
             match Pin::new(&mut self.stream).poll_read(cx, &mut buffer) {
                 Poll::Ready(Ok(0)) => return Poll::Ready(Some(FlowError::Closed)),
                 Poll::Ready(Ok(count)) => {
-                    self.read(host, &buffer[..count]);
+                    if let Err(error) = self.read(host, &buffer[..count]) {
+                        return Poll::Ready(Some(error));
+                    }
                     if count == buffer.len() {
                         self.pause = Some(next_round());
                     }
@@ -127,8 +157,32 @@ impl Session {
         }
     }
 
-    /// Frames what was read and hands it in.
-    fn read<H: Host>(&mut self, host: &Rc<H>, bytes: &[u8]) {
+    /// Takes what was read from the socket.
+    ///
+    /// # Errors
+    /// The flow is over.
+    fn read<H: Host>(&mut self, host: &Rc<H>, bytes: &[u8]) -> Result<(), FlowError> {
+        let Some(mut tls) = self.tls.take() else {
+            self.take_in(host, bytes);
+            return Ok(());
+        };
+        let read = tls.read(bytes, |plain| self.take_in(host, plain));
+        self.tls = Some(tls);
+        match read {
+            Ok(false) => Ok(()),
+            Ok(true) => Err(FlowError::Closed),
+            Err(error) => {
+                tracing::debug!(peer = %self.flow.peer(), %error, "TLS broken");
+                Err(FlowError::Reset)
+            }
+        }
+    }
+
+    /// Frames plain text and hands it in.
+    fn take_in<H: Host>(&mut self, host: &Rc<H>, bytes: &[u8]) {
+        if bytes.is_empty() {
+            return;
+        }
         host.net().tally.count(|stats| stats.reads += 1);
         let was_partial = self.framer.is_partial();
         self.pings.read(bytes, !was_partial);
@@ -208,11 +262,18 @@ impl Session {
 
     fn poll_write(&mut self, net: &Net, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let stream = &mut self.stream;
-        self.flow.poll_write(net, |bytes| {
+        let mut write = |bytes: &[u8]| {
             let written = ready!(Pin::new(&mut *stream).poll_write(cx, bytes));
             net.tally.count(|stats| stats.writes += 1);
             Poll::Ready(written)
-        })
+        };
+        let Some(tls) = &mut self.tls else { return self.flow.poll_write(net, write) };
+        ready!(self.flow.poll_write(net, |bytes| {
+            // One chunk of cipher text at a time: the rest waits as plain text, and is counted.
+            ready!(tls.poll_flush(&mut write))?;
+            Poll::Ready(tls.encrypt(bytes))
+        }))?;
+        tls.poll_flush(write)
     }
 
     /// Writes what is queued, ends our direction, and throws away what the peer still sends until
@@ -221,6 +282,12 @@ impl Session {
     fn poll_close(&mut self, net: &Net, cx: &mut Context<'_>) -> Poll<()> {
         if !self.write_ended {
             let Ok(()) = ready!(self.poll_write(net, cx)) else { return Poll::Ready(()) };
+            if let Some(tls) =
+                self.tls.as_mut().filter(|_| !std::mem::replace(&mut self.said, true))
+            {
+                tls.close();
+                let Ok(()) = ready!(self.poll_write(net, cx)) else { return Poll::Ready(()) };
+            }
             self.write_ended = true;
             if let Poll::Ready(Err(_)) = pin!(self.stream.shutdown(Shutdown::Write)).poll(cx) {
                 return Poll::Ready(());

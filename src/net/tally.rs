@@ -1,6 +1,8 @@
 //! What happens to flows, counted: many equal failures are one line of the log.
 
 use std::cell::{Cell, RefCell};
+use std::fmt::Display;
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use crate::sip::FlowError;
@@ -24,6 +26,8 @@ pub struct NetStats {
     pub accepted: u64,
     /// Connections closed at once, and datagrams dropped, because the table of flows is full.
     pub refused: u64,
+    /// TLS handshakes that failed, of peers and of ours.
+    pub handshakes_failed: u64,
     /// Connections opened by us.
     pub connected: u64,
     /// Times that `accept` failed for want of descriptors or memory.
@@ -38,7 +42,7 @@ pub struct NetStats {
 }
 
 /// The order of [`NetStats::failed`], as it is logged.
-pub const REASONS: [&str; 9] = [
+pub const REASONS: [&str; 10] = [
     "refused",
     "unreachable",
     "connect_timeout",
@@ -48,6 +52,7 @@ pub const REASONS: [&str; 9] = [
     "timeout",
     "local",
     "silent",
+    "handshake",
 ];
 
 fn reason(error: FlowError) -> usize {
@@ -61,6 +66,7 @@ fn reason(error: FlowError) -> usize {
         FlowError::Timeout => 6,
         FlowError::Local => 7,
         FlowError::Silent => 8,
+        FlowError::Handshake => 9,
     }
 }
 
@@ -70,6 +76,8 @@ pub(crate) struct Tally {
     stats: RefCell<NetStats>,
     logged: Cell<NetStats>,
     due: Cell<Option<Instant>>,
+    /// When a failed handshake was logged last.
+    handshake_told: Cell<Option<Instant>>,
 }
 
 impl Tally {
@@ -87,11 +95,25 @@ impl Tally {
             FlowError::Refused
             | FlowError::Unreachable
             | FlowError::ConnectTimeout
+            | FlowError::Handshake
             | FlowError::Reset
             | FlowError::OutboxFull
             | FlowError::Timeout
             | FlowError::Silent => self.summarize_after(now),
         }
+    }
+
+    /// Counts a handshake that failed; its reason is logged, unless another one was a moment ago.
+    pub(crate) fn handshake_failed(&self, now: Instant, peer: SocketAddr, error: &dyn Display) {
+        self.count(|stats| stats.handshakes_failed += 1);
+        let quiet = |told: Instant| now.since(told) < SUMMARY;
+        if self.handshake_told.get().is_some_and(quiet) {
+            tracing::debug!(%peer, "TLS handshake failed: {error}");
+            return;
+        }
+        self.handshake_told.set(Some(now));
+        let failed = self.stats().handshakes_failed;
+        tracing::warn!(%peer, failed, "TLS handshake failed: {error}");
     }
 
     /// Counts a connection that found no room.

@@ -13,10 +13,11 @@ use socket2::{SockRef, TcpKeepalive};
 
 use super::flow::{Flow, State};
 use super::session::Session;
+use super::tls::{Contexts, Tls, shake_hands};
 use super::{FlowError, Host, NewFlow, next_round};
 use crate::key::FlowId;
 use crate::options::Limits;
-use crate::target::Transport;
+use crate::target::{Target, Transport};
 use crate::time::Instant;
 
 /// Pause after an `accept` that failed for want of descriptors or memory. Connections wait in the
@@ -37,13 +38,14 @@ pub(crate) fn listen(address: SocketAddr) -> io::Result<TcpListener> {
 }
 
 /// Accepts for ever. A second task, or a cancelled accept, would lose connections.
-pub(crate) async fn accept_all<H: Host>(host: Rc<H>, listener: TcpListener, address: SocketAddr) {
+pub(crate) async fn accept_all<H: Host>(host: Rc<H>, listener: TcpListener, listen: Target) {
+    let address = listen.address;
     let mut burst = 0;
     let mut logged: Option<Instant> = None;
     loop {
         match listener.accept().await {
             Ok(stream) => {
-                if let Err(error) = accept(&host, stream) {
+                if let Err(error) = accept(&host, stream, listen.transport) {
                     tracing::debug!(%address, %error, "connection was gone before it was accepted");
                 }
                 burst += 1;
@@ -75,29 +77,81 @@ pub(crate) async fn accept_all<H: Host>(host: Rc<H>, listener: TcpListener, addr
     }
 }
 
-/// Makes an accepted connection a flow, or closes it when there is no room.
-fn accept<H: Host>(host: &Rc<H>, stream: TcpStream) -> io::Result<()> {
+/// Makes an accepted connection a flow, after its handshake if it is to have one, or closes it when there is
+/// no room.
+fn accept<H: Host>(host: &Rc<H>, stream: TcpStream, transport: Transport) -> io::Result<()> {
     let socket = SockRef::from(&stream);
     socket.set_cloexec(true)?;
     tune(&socket, &host.net().limits.borrow())?;
     // What is left of it in TIME_WAIT must not keep the next server from its address: see `probe`.
     socket.set_reuse_address(true)?;
     let (peer, local) = (stream.peer_addr()?, stream.local_addr()?);
-    let ends = NewFlow { peer, local, transport: Transport::Tcp };
+    let ends = NewFlow { peer, local, transport };
+    match transport {
+        Transport::Tcp | Transport::Udp => begin(host, stream, ends, None),
+        Transport::Tls => {
+            let net = host.net();
+            let connection = net.tls.borrow().as_ref().and_then(Contexts::accept);
+            let limits = net.limits.borrow();
+            let full = net.handshakes.get() >= limits.tls_handshakes_max;
+            let Some(connection) = connection.filter(|_| !full) else {
+                net.tally.refused(host.now());
+                host.rearm();
+                return socket.shutdown(std::net::Shutdown::Both);
+            };
+            net.handshakes.set(net.handshakes.get() + 1);
+            let (host, patience) = (Rc::clone(host), limits.tls_handshake_timeout);
+            glommio::spawn_local(greet(host, stream, ends, connection, patience)).detach();
+            Ok(())
+        }
+    }
+}
+
+/// The handshake of a peer that connected to us.
+async fn greet<H: Host>(
+    host: Rc<H>,
+    mut stream: TcpStream,
+    ends: NewFlow,
+    connection: rustls::Connection,
+    patience: Duration,
+) {
+    let greeted = shake_hands(&mut stream, connection, patience).await;
+    let net = host.net();
+    net.handshakes.set(net.handshakes.get() - 1);
+    match greeted {
+        Ok(tls) => {
+            if let Err(error) = begin(&host, stream, ends, Some(tls)) {
+                tracing::debug!(peer = %ends.peer, %error, "connection was gone after its handshake");
+            }
+        }
+        Err(error) => {
+            net.tally.handshake_failed(host.now(), ends.peer, &error);
+            let _ = stream.shutdown(std::net::Shutdown::Both).await;
+        }
+    }
+}
+
+/// Makes a connection that a peer opened a flow.
+fn begin<H: Host>(
+    host: &Rc<H>,
+    stream: TcpStream,
+    ends: NewFlow,
+    tls: Option<Box<Tls>>,
+) -> io::Result<()> {
     let net = host.net();
     let now = host.now();
     let room = net.flows() < net.limits.borrow().flows_max as usize;
     let Some(id) = room.then(|| host.accept(ends)).flatten() else {
         net.tally.refused(now);
         host.rearm();
-        return socket.shutdown(std::net::Shutdown::Both);
+        return SockRef::from(&stream).shutdown(std::net::Shutdown::Both);
     };
     net.tally.count(|stats| stats.accepted += 1);
     let flow = Rc::new(Flow::new(id, ends, State::Open));
     net.insert(&flow);
     host.attach(&flow);
     let first_message = now + net.limits.borrow().first_message_timeout;
-    let session = Session::new(net, flow, stream, Some(first_message));
+    let session = Session::new(net, flow, stream, tls, Some(first_message));
     glommio::spawn_local(session.run(Rc::clone(host))).detach();
     Ok(())
 }
@@ -121,10 +175,10 @@ fn tune(socket: &SockRef<'_>, limits: &Limits) -> io::Result<()> {
 }
 
 /// Opens the connection that the endpoint calls `id`, and serves it.
-pub(crate) fn connect<H: Host>(host: &Rc<H>, id: FlowId, target: SocketAddr, timeout: Duration) {
+pub(crate) fn connect<H: Host>(host: &Rc<H>, id: FlowId, target: Target, timeout: Duration) {
+    let Target { transport, address: peer } = target;
     // Known when the connection is open; until then nothing is read, so nobody asks.
-    let unknown = SocketAddr::new(target.ip(), 0);
-    let ends = NewFlow { peer: target, local: unknown, transport: Transport::Tcp };
+    let ends = NewFlow { peer, local: SocketAddr::new(peer.ip(), 0), transport };
     let flow = Rc::new(Flow::new(id, ends, State::Connecting));
     host.net().insert(&flow);
     host.attach(&flow);
@@ -135,7 +189,7 @@ async fn open<H: Host>(host: Rc<H>, flow: Rc<Flow>, timeout: Duration) {
     let limits = host.net().limits.borrow().clone();
     let opened = {
         let timeout = timeout.max(Duration::from_millis(1));
-        let mut connecting = pin!(connected(flow.peer(), timeout, &limits));
+        let mut connecting = pin!(connected(&*host, flow.ends.get(), timeout, &limits));
         poll_fn(|cx| {
             flow.running(cx);
             match flow.state.get() {
@@ -151,14 +205,14 @@ async fn open<H: Host>(host: Rc<H>, flow: Rc<Flow>, timeout: Duration) {
         .await
     };
     match opened {
-        Ok((stream, local)) => {
+        Ok((stream, local, tls)) => {
             let net = host.net();
             flow.ends.set(NewFlow { local, ..flow.ends.get() });
             flow.state.set(State::Open);
             net.tally.count(|stats| stats.connected += 1);
             host.opened(&flow);
             // Spawned, not awaited: the task of an open flow need not be as large as a connect.
-            let session = Session::new(net, flow, stream, None);
+            let session = Session::new(net, flow, stream, tls, None);
             glommio::spawn_local(session.run(Rc::clone(&host))).detach();
         }
         Err(error) => {
@@ -170,12 +224,15 @@ async fn open<H: Host>(host: Rc<H>, flow: Rc<Flow>, timeout: Duration) {
     }
 }
 
-async fn connected(
-    target: SocketAddr,
+async fn connected<H: Host>(
+    host: &H,
+    ends: NewFlow,
     timeout: Duration,
     limits: &Limits,
-) -> Result<(TcpStream, SocketAddr), FlowError> {
-    let stream = TcpStream::connect_timeout(target, timeout)
+) -> Result<(TcpStream, SocketAddr, Option<Box<Tls>>), FlowError> {
+    let began = host.now();
+    let target = ends.peer;
+    let mut stream = TcpStream::connect_timeout(target, timeout)
         .await
         .map_err(|error| error_of(&io::Error::from(error)))?;
     tune(&SockRef::from(&stream), limits).map_err(|_| FlowError::Reset)?;
@@ -185,7 +242,20 @@ async fn connected(
         // connection leads back to us (simultaneous open).
         return Err(FlowError::Refused);
     }
-    Ok((stream, local))
+    if ends.transport != Transport::Tls {
+        return Ok((stream, local, None));
+    }
+    // Connecting and shaking hands have one patience.
+    let patience = timeout.saturating_sub(host.now().since(began));
+    let connection = host.net().tls_to(target).ok_or(FlowError::Handshake)?;
+    match shake_hands(&mut stream, connection, patience).await {
+        Ok(tls) => Ok((stream, local, Some(tls))),
+        Err(error) => {
+            host.net().tally.handshake_failed(host.now(), target, &error);
+            let _ = stream.shutdown(std::net::Shutdown::Both).await;
+            Err(FlowError::Handshake)
+        }
+    }
 }
 
 /// Why a connection did not open.

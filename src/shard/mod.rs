@@ -172,7 +172,7 @@ impl<P: Protocol> Shard<P> {
         for action in actions.iter() {
             match action {
                 Action::Connect { flow, target, timeout } => match target.transport {
-                    Transport::Tcp => tcp::connect(self, flow, target.address, timeout),
+                    Transport::Tcp | Transport::Tls => tcp::connect(self, flow, target, timeout),
                     Transport::Udp => {
                         let place = Place::Datagrams { peer: target.address };
                         self.places.borrow_mut().insert(flow, place);
@@ -246,7 +246,7 @@ impl<P: Protocol> Shard<P> {
 
     /// New options: the endpoint's and the sockets' at once.
     fn set_options(self: &Rc<Self>, options: Arc<Options>) {
-        self.net.set_limits(&options.limits);
+        self.net.set_options(&options);
         self.turn(Input::Options(options));
     }
 

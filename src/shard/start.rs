@@ -17,6 +17,7 @@ use super::mesh::{self, Link, Mesh};
 use super::{Protocol, Shard, Snapshot, cores};
 use crate::cti;
 use crate::key::ShardId;
+use crate::net::tls::Contexts;
 use crate::net::{CLOSE_TIMEOUT, Host, Net, tcp, udp};
 use crate::options::Options;
 use crate::sip::{Endpoint, Input};
@@ -31,6 +32,8 @@ pub struct Plan {
     pub cores: Vec<usize>,
     /// The options in force at first.
     pub options: Arc<Options>,
+    /// What TLS needs; `None`: nothing is served or reached over TLS.
+    pub tls: Option<Contexts>,
     /// Where events go, if anybody is to be told of them.
     pub events: Option<mpsc::Sender<Told>>,
 }
@@ -40,6 +43,8 @@ pub struct Plan {
 pub enum Command {
     /// New options.
     Options(Arc<Options>),
+    /// New certificates and authorities, for handshakes from now on.
+    Tls(Contexts),
     /// No new calls; after `patience` what is left is released.
     Drain {
         /// From now to the deadline.
@@ -235,7 +240,7 @@ pub(crate) fn start_with<P: Protocol>(
         .iter()
         .map(|&Target { transport, address }| {
             let bound = match transport {
-                Transport::Tcp => tcp::probe(address),
+                Transport::Tcp | Transport::Tls => tcp::probe(address),
                 Transport::Udp => udp::probe(address),
             };
             bound
@@ -257,6 +262,7 @@ pub(crate) fn start_with<P: Protocol>(
             id,
             listen: listen.clone(),
             options: Arc::clone(&options),
+            tls: plan.tls.clone(),
             events: plan.events.clone(),
             links,
             commands,
@@ -341,6 +347,7 @@ struct Birth {
     id: ShardId,
     listen: Vec<Target>,
     options: Arc<Options>,
+    tls: Option<Contexts>,
     events: Option<mpsc::Sender<Told>>,
     links: Vec<Option<Link>>,
     commands: mpsc::Receiver<Command>,
@@ -367,8 +374,9 @@ impl Birth {
         let mut datagrams = Vec::new();
         for &Target { transport, address } in &self.listen {
             let bound = match transport {
-                Transport::Tcp => {
-                    tcp::listen(address).map(|listener| listeners.push((address, listener)))
+                Transport::Tcp | Transport::Tls => {
+                    let listen = Target { transport, address };
+                    tcp::listen(address).map(|listener| listeners.push((listen, listener)))
                 }
                 Transport::Udp => udp::bind(address).map(|it| datagrams.push(Rc::new(it))),
             };
@@ -388,17 +396,20 @@ impl Birth {
             actions: Default::default(),
             places: Default::default(),
             after: Default::default(),
-            net: Net::new(&self.options.limits, datagrams.clone()),
+            net: Net::new(&self.options, datagrams.clone()),
             mesh: Mesh::new(self.id, self.links.len()),
             alarm: Alarm::default(),
             feed: Feed::new(self.events),
             draining: false.into(),
             reports: self.reports,
         });
+        if let Some(contexts) = self.tls {
+            shard.net.set_tls(contexts);
+        }
         mesh::spawn(&shard, self.links);
         glommio::spawn_local(alarm::run(Rc::clone(&shard))).detach();
-        let accepting = listeners.into_iter().map(|(address, listener)| {
-            glommio::spawn_local(tcp::accept_all(Rc::clone(&shard), listener, address))
+        let accepting = listeners.into_iter().map(|(listen, listener)| {
+            glommio::spawn_local(tcp::accept_all(Rc::clone(&shard), listener, listen))
         });
         let reading = datagrams
             .into_iter()
@@ -419,6 +430,7 @@ async fn serve<P: Protocol>(
     loop {
         match commands.recv().await {
             Some(Command::Options(options)) => shard.set_options(options),
+            Some(Command::Tls(contexts)) => shard.net.set_tls(contexts),
             Some(Command::Drain { patience }) => shard.drain(patience),
             Some(Command::Request(request)) => shard.turn(Input::Request(request)),
             Some(Command::Stats(reply)) => {

@@ -32,6 +32,9 @@ pub enum FlowError {
     Unreachable,
     /// The connection did not open in `connect-timeout`.
     ConnectTimeout,
+    /// The connection opened, and the TLS handshake failed: one end does not accept the other, or it took too
+    /// long.
+    Handshake,
     /// The peer reset it.
     Reset,
     /// The peer closed it (FIN).

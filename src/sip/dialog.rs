@@ -26,6 +26,8 @@ pub(super) struct Dialog {
     route_set: Vec<Box<[u8]>>,
     /// What a URI without `transport` is reached over: what the dialog began with.
     transport: Transport,
+    /// True when it began with a SIPS URI: our own Contact is one, too (RFC 3261 §8.1.1.8, §12.1.1).
+    secure: bool,
 }
 
 /// Routes that a dialog keeps; further ones are dropped, and a peer behind so many proxies cannot
@@ -54,6 +56,7 @@ impl Dialog {
             remote_target: Box::from(invite.contact()?.uri),
             route_set: invite.record_routes().take(ROUTES_MAX).map(Box::from).collect(),
             transport,
+            secure: is_secure(invite.request_uri()),
         })
     }
 
@@ -77,6 +80,7 @@ impl Dialog {
             remote_target: Box::from(target),
             route_set: Vec::new(),
             transport,
+            secure: is_secure(target),
         })
     }
 
@@ -101,6 +105,7 @@ impl Dialog {
             remote_target: Box::from(contact),
             route_set: routes,
             transport: Transport::Tcp,
+            secure: is_secure(invite.request_uri()),
         })
     }
 
@@ -178,9 +183,8 @@ impl Dialog {
             None => &self.remote_target,
         };
         let uri = Uri::parse(uri)?;
-        let named = uri.param("transport").flatten().and_then(Transport::parse);
-        let transport = named.unwrap_or(self.transport);
-        Some(Target { transport, address: uri.socket_addr(5060)? })
+        let transport = uri.transport().unwrap_or(self.transport);
+        Some(Target { transport, address: uri.socket_addr(transport.port())? })
     }
 
     /// Writes the start line and the headers that the server owns (RFC 3261 §12.2.1.1). The body's
@@ -217,7 +221,7 @@ impl Dialog {
             out.extend_from_slice(b">\r\n");
         }
         if head.contact {
-            write_contact(out, head.sent_by, head.transport);
+            write_contact(out, head.sent_by, head.transport, self.secure);
         }
     }
 }
@@ -248,12 +252,23 @@ pub(super) fn write_via(out: &mut Vec<u8>, sent_by: &str, transport: Transport, 
 }
 
 /// Appends the server's Contact: a listening address, so that a peer that lost the flow finds it.
-pub(super) fn write_contact(out: &mut Vec<u8>, sent_by: &str, transport: Transport) {
+pub(super) fn write_contact(out: &mut Vec<u8>, sent_by: &str, transport: Transport, secure: bool) {
+    if secure {
+        // TLS goes without saying; naming it is deprecated (RFC 3261 §26.2.2).
+        out.extend_from_slice(b"Contact: <sips:");
+        out.extend_from_slice(sent_by.as_bytes());
+        return out.extend_from_slice(b">\r\n");
+    }
     out.extend_from_slice(b"Contact: <sip:");
     out.extend_from_slice(sent_by.as_bytes());
     out.extend_from_slice(b";transport=");
     out.extend_from_slice(transport.in_uri().as_bytes());
     out.extend_from_slice(b">\r\n");
+}
+
+/// True for a SIPS URI.
+pub(super) fn is_secure(uri: &[u8]) -> bool {
+    uri.get(..5).is_some_and(|scheme| scheme.eq_ignore_ascii_case(b"sips:"))
 }
 
 fn without_tag(address: &NameAddr<'_>) -> Box<[u8]> {

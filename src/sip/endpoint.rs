@@ -25,9 +25,6 @@ use crate::time::Instant;
 /// [`Endpoint::next_timeout`] lie in the past, so that sockets are served in between.
 pub const TIMERS_PER_TURN: usize = 256;
 
-/// The port of SIP where none is written (RFC 3261 §18.2.2).
-const SIP_PORT: u16 = 5060;
-
 /// The protocol of one shard.
 pub struct Endpoint {
     stack: Stack,
@@ -53,10 +50,10 @@ impl Endpoint {
     pub fn accept(&mut self, now: Instant, flow: NewFlow) -> Option<FlowId> {
         let peer = SocketAddr::new(flow.peer.ip().to_canonical(), flow.peer.port());
         match flow.transport {
-            Transport::Tcp => {
+            transport @ (Transport::Tcp | Transport::Tls) => {
                 let flows_max = self.stack.options.limits.flows_max;
-                let full = self.stack.flows.is_full(Transport::Tcp, flows_max);
-                (!full).then(|| self.stack.flows.accept(peer))
+                let full = self.stack.flows.is_full(transport, flows_max);
+                (!full).then(|| self.stack.flows.accept(Target { transport, address: peer }))
             }
             Transport::Udp => {
                 self.stack.now = now;
@@ -187,17 +184,22 @@ impl Endpoint {
             return;
         }
         let Some(via) = request.via().filter(|via| via.alias) else { return };
-        let Some(peer) = self.stack.flows.get(flow).map(|flow| flow.peer) else { return };
-        let target = SocketAddr::new(peer.ip(), via.port.unwrap_or(SIP_PORT));
+        let Some(flow_of) = self.stack.flows.get(flow) else { return };
+        let transport = flow_of.transport;
+        let address = SocketAddr::new(flow_of.peer.ip(), via.port.unwrap_or(transport.port()));
+        let target = Target { transport, address };
         if self.stack.options.is_target(target) && self.stack.flows.alias(flow, target) {
-            self.agent.on_alive(&mut self.stack, Target::tcp(target));
+            self.agent.on_alive(&mut self.stack, target);
         }
     }
 
     fn on_flow_opened(&mut self, flow: FlowId) {
         self.stack.flow_opened(flow);
-        if let Some(peer) = self.stack.flows.get(flow).map(|flow| flow.peer) {
-            self.agent.on_alive(&mut self.stack, Target::tcp(peer));
+        let opened = self.stack.flows.get(flow);
+        if let Some(target) =
+            opened.map(|flow| Target { transport: flow.transport, address: flow.peer })
+        {
+            self.agent.on_alive(&mut self.stack, target);
         }
     }
 

@@ -39,8 +39,8 @@ pub(super) struct Flow {
     used: Instant,
     /// False while it is connecting.
     pub(super) open: bool,
-    /// The address that a peer's own flow stands for (RFC 5923).
-    alias: Option<SocketAddr>,
+    /// The target that a peer's own flow stands for (RFC 5923).
+    alias: Option<Target>,
     /// True while a timer for its next ping runs.
     pinging: bool,
     /// True when the first request on it was looked at for an alias.
@@ -62,8 +62,8 @@ pub(super) enum Direction {
 #[derive(Debug)]
 pub(super) struct Flows {
     slab: Slab<FlowId, Flow>,
-    /// Flows that peers opened, by the address that they stand for.
-    aliases: HashMap<SocketAddr, FlowId, SeedableRandomState>,
+    /// Flows that peers opened, by the target that they stand for.
+    aliases: HashMap<Target, FlowId, SeedableRandomState>,
     /// The one outbound flow to each target: legs that wait for the same target share it.
     by_target: HashMap<Target, FlowId, SeedableRandomState>,
     /// How many flows are over UDP.
@@ -87,19 +87,19 @@ impl Flows {
         self.slab.get(id)
     }
 
-    /// True when one more flow over `transport` would be too many. Each transport has its own
-    /// `flows_max`: sources of datagrams are easily forged, and must not keep connections out.
+    /// True when one more flow over `transport` would be too many. Datagrams have a `flows_max` of their own:
+    /// their sources are easily forged, and must not keep connections out.
     pub(super) fn is_full(&self, transport: Transport, flows_max: u32) -> bool {
-        let count = match transport {
-            Transport::Tcp => self.slab.len() - self.datagram,
-            Transport::Udp => self.datagram,
+        let count = match transport.is_unreliable() {
+            false => self.slab.len() - self.datagram,
+            true => self.datagram,
         };
         count >= flows_max as usize
     }
 
-    /// Takes a flow that `peer` opened.
-    pub(super) fn accept(&mut self, peer: SocketAddr) -> FlowId {
-        self.slab.insert(Flow::new(Target::tcp(peer), Direction::Inbound, true))
+    /// Takes a flow that a peer opened.
+    pub(super) fn accept(&mut self, peer: Target) -> FlowId {
+        self.slab.insert(Flow::new(peer, Direction::Inbound, true))
     }
 
     /// The flow to or from a peer over UDP, if there is one; it is in use `now`.
@@ -132,15 +132,14 @@ impl Flows {
         }
     }
 
-    /// The connection to `address`, and true when it is new and must be opened: the open one of ours,
+    /// The connection to `target`, and true when it is new and must be opened: the open one of ours,
     /// else one that its peer opened for that, else the one that is connecting.
-    pub(super) fn outbound(&mut self, address: SocketAddr) -> (FlowId, bool) {
-        let target = Target::tcp(address);
+    pub(super) fn outbound(&mut self, target: Target) -> (FlowId, bool) {
         let ours = self.by_target.get(&target).copied();
         if let Some(id) = ours.filter(|&id| self.slab.get(id).is_some_and(|flow| flow.open)) {
             return (id, false);
         }
-        if let Some(id) = self.aliases.get(&address).copied().or(ours) {
+        if let Some(id) = self.aliases.get(&target).copied().or(ours) {
             return (id, false);
         }
         let id = self.slab.insert(Flow::new(target, Direction::Outbound, false));
@@ -150,7 +149,7 @@ impl Flows {
 
     /// Requests to `target` may go down the flow that its peer opened, and do unless one of ours to
     /// it is open (RFC 5923 §7). The newest such flow counts. False when it is none of the peer's.
-    pub(super) fn alias(&mut self, id: FlowId, target: SocketAddr) -> bool {
+    pub(super) fn alias(&mut self, id: FlowId, target: Target) -> bool {
         let Some(flow) = self.slab.get_mut(id) else { return false };
         if flow.direction == Direction::Outbound || flow.alias.is_some() {
             return false;
@@ -270,7 +269,7 @@ mod tests {
     #[test]
     fn requests_for_one_target_share_one_flow_until_it_is_gone() {
         let mut flows = Flows::new(1);
-        let target = "127.0.0.2:5060".parse().unwrap();
+        let target = Target::tcp("127.0.0.2:5060".parse().unwrap());
         let (first, new) = flows.outbound(target);
         assert!(new);
         assert_eq!(flows.outbound(target), (first, false));
@@ -283,15 +282,15 @@ mod tests {
     #[test]
     fn an_alias_stands_for_its_target_until_it_is_gone_while_none_of_ours_is_open() {
         let mut flows = Flows::new(1);
-        let target = "127.0.0.2:5060".parse().unwrap();
-        let inbound = flows.accept("127.0.0.2:40000".parse().unwrap());
+        let target = Target::tcp("127.0.0.2:5060".parse().unwrap());
+        let inbound = flows.accept(Target::tcp("127.0.0.2:40000".parse().unwrap()));
         let (connecting, _) = flows.outbound(target);
         assert!(flows.alias(inbound, target));
         assert_eq!(flows.outbound(target), (inbound, false));
         flows.remove(inbound);
         assert_eq!(flows.outbound(target), (connecting, false));
         flows.opened(connecting);
-        let late = flows.accept("127.0.0.2:40001".parse().unwrap());
+        let late = flows.accept(Target::tcp("127.0.0.2:40001".parse().unwrap()));
         assert!(flows.alias(late, target));
         assert_eq!(flows.outbound(target), (connecting, false));
         flows.remove(connecting);
@@ -304,11 +303,11 @@ mod tests {
     fn a_peer_over_udp_is_one_flow_and_counts_apart_from_connections() {
         let (mut flows, at) = (Flows::new(1), Instant::from_millis);
         let peer: SocketAddr = "127.0.0.2:5060".parse().unwrap();
-        let (connection, _) = flows.outbound(peer);
+        let (connection, _) = flows.outbound(Target::tcp(peer));
         assert_eq!(flows.datagram(peer, at(0)), None);
         let id = flows.add_datagram(peer, at(0));
         assert_ne!(id, connection);
-        assert_eq!(flows.outbound(peer), (connection, false));
+        assert_eq!(flows.outbound(Target::tcp(peer)), (connection, false));
         assert_eq!(flows.busy_until(id, at(0)), Some(at(32_000)));
         assert_eq!(flows.datagram(peer, at(10_000)), Some(id));
         assert_eq!(flows.busy_until(id, at(32_000)), Some(at(42_000)));
@@ -324,7 +323,7 @@ mod tests {
     #[test]
     fn the_death_of_a_flow_names_exactly_those_who_still_wait() {
         let mut flows = Flows::new(1);
-        let id = flows.accept("127.0.0.2:40000".parse().unwrap());
+        let id = flows.accept(Target::tcp("127.0.0.2:40000".parse().unwrap()));
         let mut slots: Vec<u32> = (0..4).map(|n| flows.wait(id, client(n))).collect();
         let moved = flows.answered(id, client(1), slots[1]).unwrap();
         assert_eq!(moved, client(3));

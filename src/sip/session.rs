@@ -24,7 +24,7 @@ use std::time::Duration;
 pub(super) use outgoing::{Failed, Outgoing, Purpose, Sent};
 use target::{Tried, Way};
 
-use super::dialog::{Dialog, MAX_FORWARDS, RequestHead};
+use super::dialog::{Dialog, MAX_FORWARDS, RequestHead, write_via};
 use super::message::{Head, Method, Name, View, write};
 use super::recovery::{Cause, Decision, Phase, Recovery, decide};
 use super::timer::{T1, T1_64, T2, Timer};
@@ -32,7 +32,7 @@ use super::token::Token;
 use super::transaction::{NewClient, Owner, Stack, write_cseq};
 use crate::cti::Outcome;
 use crate::key::{ClientId, FlowId, LegId, ServerId, TimerKey};
-use crate::options::DeviceId;
+use crate::options::{DeviceId, Options};
 use crate::target::{Target, Transport};
 use crate::time::Instant;
 
@@ -263,7 +263,7 @@ impl Leg {
         let cseq = self.dialog.next_cseq();
         let branch = stack.next_branch();
         let way = self.choose_for_invite(stack);
-        let bytes = next_attempt(&request, branch, cseq, &stack.options.sent_by, way.transport);
+        let bytes = next_attempt(&request, branch, cseq, &stack.options, way.transport);
         let timeout = T1_64.min(deadline - stack.now);
         let client = self.attempt(stack, id, way, Attempt { branch, cseq, bytes: &bytes, timeout });
         if let Some(outgoing) = &mut self.outgoing {
@@ -366,7 +366,7 @@ impl Leg {
                 branch,
                 cseq,
                 max_forwards: MAX_FORWARDS,
-                sent_by: &stack.options.sent_by,
+                sent_by: stack.options.sent_by(stack.transport(flow)),
                 transport: stack.transport(flow),
                 contact: false,
             },
@@ -482,7 +482,7 @@ impl Leg {
                 branch,
                 cseq,
                 max_forwards: request.max_forwards,
-                sent_by: &stack.options.sent_by,
+                sent_by: stack.options.sent_by(transport),
                 transport,
                 contact: request.contact,
             },
@@ -515,7 +515,7 @@ fn next_attempt(
     request: &[u8],
     branch: Token,
     cseq: u32,
-    sent_by: &str,
+    options: &Options,
     transport: Transport,
 ) -> Rc<[u8]> {
     let mut head = Head::new();
@@ -525,7 +525,7 @@ fn next_attempt(
         write::request_line(&mut out, view.method_bytes(), view.request_uri());
         for header in view.headers() {
             match header.name {
-                Name::Via => super::dialog::write_via(&mut out, sent_by, transport, branch),
+                Name::Via => write_via(&mut out, options.sent_by(transport), transport, branch),
                 Name::CSeq => write_cseq(&mut out, cseq, view.method_bytes()),
                 Name::ContentLength => {}
                 _ => write::line(&mut out, header.line),

@@ -9,9 +9,21 @@ use socket2::SockRef;
 /// Long enough for a machine that does something else, too.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
 
+/// What a connection is made of.
+pub(crate) trait Duplex: Read + Write + Send {
+    /// The connection under it.
+    fn tcp(&self) -> &TcpStream;
+}
+
+impl Duplex for TcpStream {
+    fn tcp(&self) -> &TcpStream {
+        self
+    }
+}
+
 /// One connection.
 pub(crate) struct Ua {
-    pub(crate) stream: TcpStream,
+    pub(crate) stream: Box<dyn Duplex>,
     read: Vec<u8>,
 }
 
@@ -21,13 +33,18 @@ impl Ua {
     }
 
     pub(crate) fn new(stream: TcpStream) -> Self {
-        stream.set_read_timeout(Some(PATIENCE)).unwrap();
-        stream.set_nodelay(true).unwrap();
+        Self::over(Box::new(stream))
+    }
+
+    pub(crate) fn over(stream: Box<dyn Duplex>) -> Self {
+        stream.tcp().set_read_timeout(Some(PATIENCE)).unwrap();
+        stream.tcp().set_nodelay(true).unwrap();
         Self { stream, read: Vec::new() }
     }
 
     pub(crate) fn send(&mut self, text: &str) {
         self.stream.write_all(text.as_bytes()).unwrap();
+        self.stream.flush().unwrap();
     }
 
     /// The next message, whole.
@@ -66,7 +83,7 @@ impl Ua {
 
     /// Resets the connection (RST).
     pub(crate) fn reset(self) {
-        SockRef::from(&self.stream).set_linger(Some(Duration::ZERO)).unwrap();
+        SockRef::from(self.stream.tcp()).set_linger(Some(Duration::ZERO)).unwrap();
     }
 
     pub(crate) fn is_closed(&mut self) -> bool {

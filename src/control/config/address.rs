@@ -5,8 +5,6 @@ use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use crate::sip::message::Uri;
 use crate::target::{Target, Transport};
 
-/// The port of SIP where none is written (RFC 3261 §19.1.2).
-const SIP_PORT: u16 = 5060;
 /// A longer contact is refused: it is the Request-URI of every request to the device, which must
 /// fit into a start line.
 pub const CONTACT_BYTES_MAX: usize = 1000;
@@ -22,7 +20,7 @@ pub struct Contact {
     pub transport: Option<Transport>,
 }
 
-/// Reads a contact: a SIP URI with an IP address and TCP or UDP.
+/// Reads a contact: a SIP or SIPS URI with an IP address and TCP, TLS or UDP.
 ///
 /// # Errors
 /// What is wrong, to follow the URI in a sentence.
@@ -35,9 +33,6 @@ pub fn parse_contact(text: &str) -> Result<Contact, String> {
         return Err("has a blank or a character that must be escaped as %HH".to_owned());
     }
     let uri = Uri::parse(text.as_bytes()).ok_or("is no SIP URI")?;
-    if uri.is_secure() {
-        return Err("is a SIPS URI, which asks for TLS on every hop: TLS is not served yet".into());
-    }
     if !uri.headers.is_empty() || text.ends_with('?') {
         return Err("has headers after `?`, which a Request-URI must not have".to_owned());
     }
@@ -45,17 +40,21 @@ pub fn parse_contact(text: &str) -> Result<Contact, String> {
         return Err("has `maddr`, which is not supported: write that address as the host".into());
     }
     let transport = match uri.param("transport") {
-        None => None,
+        None => uri.transport(),
         Some(value) => {
             let value = value.unwrap_or_default();
             let unknown = || {
                 let value = String::from_utf8_lossy(value);
-                format!("has transport `{value}`: only tcp and udp are served yet")
+                format!("has transport `{value}`: only tcp, tls and udp are served")
             };
-            Some(Transport::parse(value).ok_or_else(unknown)?)
+            let named = Transport::parse(value).ok_or_else(unknown)?;
+            if uri.is_secure() && named.is_unreliable() {
+                return Err("is a SIPS URI, which means TLS, and has transport `udp`".into());
+            }
+            uri.transport().or(Some(named))
         }
     };
-    let Some(address) = uri.socket_addr(SIP_PORT) else {
+    let Some(address) = uri.socket_addr(transport.unwrap_or_default().port()) else {
         let host = String::from_utf8_lossy(uri.host);
         return Err(format!(
             "has the host `{host}`, which is no IP address: names are not looked up yet"
@@ -70,15 +69,16 @@ pub fn parse_contact(text: &str) -> Result<Contact, String> {
     Ok(Contact { address, has_user: uri.user.is_some(), transport })
 }
 
-/// Reads what to listen on: `tcp:IP:PORT` or `udp:IP:PORT`.
+/// Reads what to listen on: `tcp:IP:PORT`, `tls:IP:PORT` or `udp:IP:PORT`.
 pub(super) fn parse_listen(text: &str) -> Result<Target, String> {
-    let form = "is not of the form tcp:IP:PORT or udp:IP:PORT";
+    let form = "is not of the form tcp:IP:PORT, tls:IP:PORT or udp:IP:PORT";
     let (transport, address) = text.split_once(':').ok_or(form)?;
     let transport = match transport {
         "tcp" => Transport::Tcp,
         "udp" => Transport::Udp,
-        "tls" | "ws" | "wss" | "sctp" => {
-            return Err(format!("has transport `{transport}`: only tcp and udp are served yet"));
+        "tls" => Transport::Tls,
+        "ws" | "wss" | "sctp" => {
+            return Err(format!("has transport `{transport}`: only tcp, tls and udp are served"));
         }
         _ => return Err(form.to_owned()),
     };
@@ -137,7 +137,7 @@ pub(super) fn check_sent_by(text: &str) -> Result<(), String> {
 }
 
 /// RFC 3261 §25.1 `hostname`, with the lengths of RFC 1035 §2.3.4.
-fn is_host_name(host: &str) -> bool {
+pub(super) fn is_host_name(host: &str) -> bool {
     let is_label = |label: &str| {
         let inner = label.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-');
         inner && (1..=63).contains(&label.len()) && !label.starts_with('-') && !label.ends_with('-')

@@ -1,13 +1,13 @@
 //! Reads `[[device]]`.
 
 use std::collections::hash_map::Entry;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use toml::de::{DeTable, DeValue};
 
 use super::DeviceOrigin;
-use super::address::{Contact, parse_contact};
+use super::address::{Contact, is_host_name, parse_contact};
 use super::read::{Reader, Seen, Value};
 use super::spec::{DEVICE_TSERVER, RETRY_AFTER, SECTIONS};
 use crate::options::{CONTACT_BACKUPS_MAX, Device, DeviceKind};
@@ -56,6 +56,7 @@ pub(super) fn read(reader: &mut Reader<'_>, root: &DeTable<'_>, window: Duration
         let contact = contact(reader, table, line);
         let own = contact.as_ref().map(|(_, contact)| transport(contact));
         let backups = backups(reader, table, own);
+        let tls_name = tls_name(reader, table, own);
         let (retry_after, retry_line) = retry_after(reader, table, window);
         let (Some(kind), Some((contact, address))) = (kind, contact) else { continue };
         let origin = DeviceOrigin {
@@ -65,6 +66,7 @@ pub(super) fn read(reader: &mut Reader<'_>, root: &DeTable<'_>, window: Duration
             kind: reader.line_of(table, "type"),
             contact: reader.line_of(table, "contact"),
             backups: reader.line_of(table, "contact-backup"),
+            tls_name: reader.line_of(table, "tls-name"),
             retry_after: retry_line,
         };
         reader.origins.devices.push(origin);
@@ -76,6 +78,7 @@ pub(super) fn read(reader: &mut Reader<'_>, root: &DeTable<'_>, window: Duration
             address: address.address,
             transport: transport(&address),
             backups,
+            tls_name,
             contact_has_user: address.has_user,
             retry_after,
         });
@@ -181,6 +184,29 @@ fn contact(reader: &mut Reader<'_>, table: &DeTable<'_>, line: usize) -> Option<
             None
         }
     }
+}
+
+/// The name that the device's certificate must be for.
+fn tls_name(
+    reader: &mut Reader<'_>,
+    table: &DeTable<'_>,
+    device: Option<Transport>,
+) -> Option<String> {
+    let value = table.get("tls-name")?;
+    let text = reader.string("tls-name", value, "a string such as \"sip.example.com\"")?;
+    if let Some(transport) = device.filter(|transport| *transport != Transport::Tls) {
+        let text = format!(
+            "tls-name \"{}\" is of a device that is reached over {}",
+            shown(value),
+            transport.in_uri()
+        );
+        reader.error(Some(value), text);
+    } else if !is_host_name(text) && text.parse::<IpAddr>().is_err() {
+        let text =
+            format!("tls-name \"{}\" is neither a host name nor an IP address", shown(value));
+        reader.error(Some(value), text);
+    }
+    Some(text.to_owned())
 }
 
 /// TCP where a contact names none: that is what a recovery is for.

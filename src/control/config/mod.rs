@@ -15,6 +15,7 @@ mod problem;
 mod read;
 mod show;
 mod spec;
+mod tls;
 
 use std::fs::File;
 use std::io::Read;
@@ -27,6 +28,7 @@ pub use changes::Changes;
 pub use device::NUMBER_BYTES_MAX;
 pub use problem::{PROBLEMS_MAX, Problem, Problems};
 pub use spec::{DEVICE_TSERVER, NUMBERS, Number, SECTIONS, Section};
+pub use tls::TlsConfig;
 
 use crate::options::Options;
 use crate::target::Target;
@@ -38,6 +40,8 @@ pub const FILE_BYTES_MAX: usize = 16 << 20;
 pub const LISTEN_MAX: usize = 64;
 /// Shards that `cores` may ask for; more are refused.
 pub const CORES_MAX: usize = crate::shard::SHARDS_MAX;
+/// Certificates of ours; more are refused.
+pub const TLS_CERTIFICATES_MAX: usize = 64;
 /// The highest number of a core that `cores` may name.
 pub const CORE_NUMBER_MAX: u64 = 1023;
 
@@ -48,6 +52,8 @@ pub struct Config {
     pub server: ServerConfig,
     /// What the core reads.
     pub options: Options,
+    /// What TLS needs.
+    pub tls: TlsConfig,
     /// What is allowed and yet may not be what was meant.
     pub warnings: Problems,
     origins: Origins,
@@ -182,5 +188,6 @@ struct DeviceOrigin {
     kind: Option<usize>,
     contact: Option<usize>,
     backups: Option<usize>,
+    tls_name: Option<usize>,
     retry_after: Option<usize>,
 }

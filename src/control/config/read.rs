@@ -13,7 +13,7 @@ use super::problem::{Problem, Problems, Source};
 use super::spec::{self, Number, SECTIONS, Section};
 use super::{
     CORE_NUMBER_MAX, CORES_MAX, Config, Cores, EventsConfig, LISTEN_MAX, Origin, Origins,
-    ServerConfig, Setting, device,
+    ServerConfig, Setting, device, tls,
 };
 use crate::options::{Device, ForeignCallers, Limits, Options, SIP_INVITE_TIMEOUT_DEFAULT};
 use crate::target::{Target, Transport};
@@ -22,7 +22,7 @@ use crate::target::{Target, Transport};
 pub(super) type Value<'a> = Spanned<DeValue<'a>>;
 
 /// Bytes of a path.
-const PATH_BYTES_MAX: usize = 4000;
+pub(super) const PATH_BYTES_MAX: usize = 4000;
 /// Recommended values of the delay, in milliseconds.
 const RETRY_AFTER_RECOMMENDED: std::ops::RangeInclusive<u64> = 500..=5000;
 /// Up to this size all syntax errors of a file are told, above it only the first: a large file that
@@ -74,6 +74,12 @@ pub(super) struct Reader<'a> {
     pub(super) origins: Origins,
 }
 
+/// True for what can be a path and needs no escape where it is shown.
+pub(super) fn is_plain_path(text: &str) -> bool {
+    let is_plain = |c: char| !c.is_control() && !matches!(c, '"' | '\\');
+    (1..=PATH_BYTES_MAX).contains(&text.len()) && text.chars().all(is_plain)
+}
+
 impl<'a> Reader<'a> {
     fn new(file: &str, source: &'a Source<'a>) -> Self {
         let origins = Origins { file: file.to_owned(), ..Origins::default() };
@@ -84,15 +90,17 @@ impl<'a> Reader<'a> {
     fn config(&mut self, root: &DeTable<'_>) -> Config {
         self.check_sections(root);
         let empty = DeTable::new();
-        let tables = ["server", "limits", "TServer", "metrics", "events"].map(|name| {
+        let tables = ["server", "limits", "TServer", "tls", "metrics", "events"].map(|name| {
             let table = self.section(root, name).unwrap_or(&empty);
             if let Some(section) = SECTIONS.iter().find(|section| section.name == name) {
                 self.check_names(table, section);
             }
             table
         });
-        let [server, limits, tserver, metrics, events] = tables;
+        let [server, limits, tserver, tls, metrics, events] = tables;
         let (mut server, sent_by, foreign_callers) = self.server(server);
+        let served = server.listen.iter().any(|target| target.transport == Transport::Tls);
+        let tls = tls::read(self, tls, served);
         let limits = self.limits(limits);
         let millis = self.number(tserver, &spec::RETRY_AFTER);
         let retry_after = Duration::from_millis(millis);
@@ -100,7 +108,7 @@ impl<'a> Reader<'a> {
         let responses = self.transport_error_responses(tserver);
         let mut options = Options::default();
         options.transport_error_responses = responses;
-        options.sent_by = sent_by;
+        [options.sent_by, options.sent_by_tls] = sent_by;
         options.retry_after = retry_after;
         options.sip_invite_timeout = sip_invite_timeout;
         options.foreign_callers = foreign_callers;
@@ -115,15 +123,17 @@ impl<'a> Reader<'a> {
         Config {
             server,
             options: options.with_devices(devices),
+            tls,
             warnings: Problems::default(),
             origins: std::mem::take(&mut self.origins),
         }
     }
 
-    fn server(&mut self, table: &DeTable<'_>) -> (ServerConfig, String, ForeignCallers) {
+    fn server(&mut self, table: &DeTable<'_>) -> (ServerConfig, [String; 2], ForeignCallers) {
         let listen = self.listen(table);
         let cores = self.cores(table);
         let sent_by = self.sent_by(table, &listen);
+        let sent_by_tls = self.sent_by_tls(table, &listen, &sent_by);
         let drain_timeout = self.seconds(table, &spec::DRAIN_TIMEOUT);
         let choices = [("refuse", ForeignCallers::Refuse), ("relay", ForeignCallers::Relay)];
         let value = table.get("foreign-callers");
@@ -131,7 +141,8 @@ impl<'a> Reader<'a> {
         let (name, foreign) = foreign.unwrap_or(choices[0]);
         self.set("server", "foreign-callers", format!("\"{name}\""), "", value);
         let (metrics, events) = (None, EventsConfig::default());
-        (ServerConfig { listen, cores, drain_timeout, metrics, events }, sent_by, foreign)
+        let server = ServerConfig { listen, cores, drain_timeout, metrics, events };
+        (server, [sent_by, sent_by_tls], foreign)
     }
 
     fn listen(&mut self, table: &DeTable<'_>) -> Vec<Target> {
@@ -192,18 +203,22 @@ impl<'a> Reader<'a> {
     }
 
     fn events(&mut self, table: &DeTable<'_>) -> EventsConfig {
-        let file = self.path(table, "file");
-        let socket = self.path(table, "socket");
+        let file = self.path("events", table, "file");
+        let socket = self.path("events", table, "socket");
         let queue_max = self.number(table, &spec::EVENTS_QUEUE_MAX) as usize;
         EventsConfig { file, socket, queue_max }
     }
 
-    /// A path in `[events]`.
-    fn path(&mut self, table: &DeTable<'_>, name: &'static str) -> Option<PathBuf> {
+    /// A path.
+    pub(super) fn path(
+        &mut self,
+        section: &'static str,
+        table: &DeTable<'_>,
+        name: &'static str,
+    ) -> Option<PathBuf> {
         let value = table.get(name)?;
         let text = self.string(name, value, "a string: a path")?;
-        let is_plain = |c: char| !c.is_control() && !matches!(c, '"' | '\\');
-        if text.is_empty() || text.len() > PATH_BYTES_MAX || !text.chars().all(is_plain) {
+        if !is_plain_path(text) {
             let text = format!(
                 "{name} is no path: expected 1 to {PATH_BYTES_MAX} bytes without quotes, \
                  backslashes and control characters"
@@ -211,7 +226,7 @@ impl<'a> Reader<'a> {
             self.error(Some(value), text);
             return None;
         }
-        self.set("events", name, format!("\"{text}\""), "", Some(value));
+        self.set(section, name, format!("\"{text}\""), "", Some(value));
         Some(PathBuf::from(text))
     }
 
@@ -272,6 +287,31 @@ impl<'a> Reader<'a> {
         cores
     }
 
+    /// The same over TLS: `advertise-tls`, else the host of `advertise` and the port of the first tls address
+    /// to listen on. Empty where there is none.
+    fn sent_by_tls(&mut self, table: &DeTable<'_>, listen: &[Target], sent_by: &str) -> String {
+        let value = table.get("advertise-tls");
+        let first = listen.iter().find(|target| target.transport == Transport::Tls);
+        let sent_by = match (value, first) {
+            (Some(value), _) => {
+                let expected = "a string such as \"sip.example.com:5061\"";
+                let text = self.string("advertise-tls", value, expected).unwrap_or_default();
+                let text = text.to_owned();
+                if let (DeValue::String(_), Err(reason)) = (value.get_ref(), check_sent_by(&text)) {
+                    self.error(Some(value), format!("advertise-tls \"{text}\" {reason}"));
+                }
+                text
+            }
+            (None, Some(first)) => {
+                let host = sent_by.rsplit_once(':').map_or(sent_by, |(host, _)| host);
+                format!("{host}:{}", first.address.port())
+            }
+            (None, None) => return String::new(),
+        };
+        self.set("server", "advertise-tls", format!("\"{sent_by}\""), "", value);
+        sent_by
+    }
+
     /// What Via and Contact name: `advertise`, else the first address to listen on.
     fn sent_by(&mut self, table: &DeTable<'_>, listen: &[Target]) -> String {
         let value = table.get("advertise");
@@ -285,7 +325,8 @@ impl<'a> Reader<'a> {
                 text
             }
             None => {
-                let first = listen.first().map(|target| target.address);
+                let plain = listen.iter().find(|target| target.transport != Transport::Tls);
+                let first = plain.or(listen.first()).map(|target| target.address);
                 if !is_reached_over_all(listen) {
                     let text = "advertise is missing: the first tcp and the first udp address of \
                                 listen differ; expected one host and port for both";
@@ -342,6 +383,8 @@ impl<'a> Reader<'a> {
             tcp_user_timeout: self.millis(table, &spec::TCP_USER_TIMEOUT),
             tcp_keepalive: self.seconds(table, &spec::TCP_KEEPALIVE),
             ping_interval: self.millis(table, &spec::PING_INTERVAL),
+            tls_handshakes_max: self.number(table, &spec::TLS_HANDSHAKES_MAX) as u32,
+            tls_handshake_timeout: self.seconds(table, &spec::TLS_HANDSHAKE_TIMEOUT),
         }
     }
 
@@ -527,7 +570,7 @@ impl<'a> Reader<'a> {
         table.get(name).map(|value| self.line(value))
     }
 
-    fn set(
+    pub(super) fn set(
         &mut self,
         section: &'static str,
         name: &'static str,

@@ -58,6 +58,7 @@ impl Config {
             ("prefix", device.prefix.as_deref(), origin.prefix),
             ("type", kind, origin.kind),
             ("contact", Some(device.contact.as_str()), origin.contact),
+            ("tls-name", device.tls_name.as_deref(), origin.tls_name),
         ];
         let file = &self.origins.file;
         for (name, value, line) in texts {

@@ -12,10 +12,17 @@ pub struct Section {
 }
 
 /// All sections. `device` repeats, once for each device.
-pub const SECTIONS: [Section; 6] = [
+pub const SECTIONS: [Section; 7] = [
     Section {
         name: "server",
-        options: &["listen", "cores", "advertise", "drain-timeout", "foreign-callers"],
+        options: &[
+            "listen",
+            "cores",
+            "advertise",
+            "advertise-tls",
+            "drain-timeout",
+            "foreign-callers",
+        ],
     },
     Section {
         name: "limits",
@@ -30,6 +37,8 @@ pub const SECTIONS: [Section; 6] = [
             "tcp-user-timeout",
             "tcp-keepalive",
             "ping-interval",
+            "tls-handshakes-max",
+            "tls-handshake-timeout",
         ],
     },
     Section {
@@ -42,9 +51,19 @@ pub const SECTIONS: [Section; 6] = [
     },
     Section {
         name: "device",
-        options: &["dn", "type", "prefix", "contact", "contact-backup", "TServer"],
+        options: &["dn", "type", "prefix", "contact", "contact-backup", "tls-name", "TServer"],
     },
     Section { name: "metrics", options: &["listen"] },
+    Section {
+        name: "tls",
+        options: &[
+            "certificate",
+            "private-key",
+            "authorities",
+            "client-certificate",
+            "client-authorities",
+        ],
+    },
     Section { name: "events", options: &["file", "socket", "queue-max"] },
 ];
 
@@ -59,7 +78,7 @@ pub struct Number {
     pub section: &'static str,
     /// Its name.
     pub name: &'static str,
-    /// What is counted: `ms`, `s`, `bytes`, `flows`, `calls`.
+    /// What is counted: `ms`, `s`, `bytes`, `flows`, `calls`, `handshakes`.
     pub unit: &'static str,
     /// The least that is taken.
     pub min: u64,
@@ -103,6 +122,11 @@ pub(super) const TCP_USER_TIMEOUT: Number = limit("tcp-user-timeout", "ms", (0, 
 pub(super) const TCP_KEEPALIVE: Number = limit("tcp-keepalive", "s", (0, 7200), 60);
 /// `ping_interval` of [`Limits`](crate::options::Limits).
 pub(super) const PING_INTERVAL: Number = limit("ping-interval", "ms", (0, 60_000), 1000);
+/// `tls_handshakes_max` of [`Limits`](crate::options::Limits).
+pub(super) const TLS_HANDSHAKES_MAX: Number =
+    limit("tls-handshakes-max", "handshakes", (1, 1_000_000), 1000);
+/// `tls_handshake_timeout` of [`Limits`](crate::options::Limits).
+pub(super) const TLS_HANDSHAKE_TIMEOUT: Number = limit("tls-handshake-timeout", "s", (1, 3600), 10);
 /// The delay before a failed re-INVITE is sent again, of the application or a device.
 pub(super) const RETRY_AFTER: Number = Number {
     section: "TServer",
@@ -143,7 +167,7 @@ pub(super) const TRANSPORT_ERROR_RESPONSE: Number = Number {
 };
 
 /// All options that are numbers.
-pub const NUMBERS: [&Number; 14] = [
+pub const NUMBERS: [&Number; 16] = [
     &DRAIN_TIMEOUT,
     &FLOWS_MAX,
     &CALLS_MAX,
@@ -155,6 +179,8 @@ pub const NUMBERS: [&Number; 14] = [
     &TCP_USER_TIMEOUT,
     &TCP_KEEPALIVE,
     &PING_INTERVAL,
+    &TLS_HANDSHAKES_MAX,
+    &TLS_HANDSHAKE_TIMEOUT,
     &RETRY_AFTER,
     &SIP_INVITE_TIMEOUT,
     &EVENTS_QUEUE_MAX,

@@ -193,7 +193,7 @@ impl Families {
         samples
     }
 
-    fn input_counters(&self) -> [(&'static str, &'static str, Samples); 6] {
+    fn input_counters(&self) -> [(&'static str, &'static str, Samples); 7] {
         [
             ("messages", "Messages handled", self.each(|s| s.endpoint.messages)),
             (
@@ -223,6 +223,11 @@ impl Families {
                         (REASONS[reason], s.net.failed[reason])
                     })
                 }),
+            ),
+            (
+                "tls_handshakes_failed",
+                "TLS handshakes that failed, of peers and of ours",
+                self.each(|s| s.net.handshakes_failed),
             ),
             (
                 "messages_forwarded",

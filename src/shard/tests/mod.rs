@@ -359,8 +359,13 @@ fn shard_that_panics_is_reported() {
 
 #[test]
 fn core_that_does_not_exist_is_named() {
-    let plan =
-        Plan { listen: Vec::new(), cores: vec![4095], options: Arc::default(), events: None };
+    let plan = Plan {
+        listen: Vec::new(),
+        cores: vec![4095],
+        options: Arc::default(),
+        tls: None,
+        events: None,
+    };
     let error = start(plan).err().unwrap().to_string();
     assert!(error.starts_with("there is no core 4095 for a shard: this process may use 0"));
 }
@@ -372,6 +377,7 @@ fn address_in_use_is_named() {
         listen: vec![Target::tcp(world.address)],
         cores: vec![cores::available()[0]],
         options: Arc::default(),
+        tls: None,
         events: None,
     };
     let error = start(plan).err().unwrap().to_string();

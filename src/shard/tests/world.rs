@@ -159,7 +159,13 @@ impl World {
         let mut options = Options::default();
         options.limits = limits;
         let options = Arc::new(options);
-        let plan = Plan { listen: vec![Target::tcp(own_address())], cores, options, events: None };
+        let plan = Plan {
+            listen: vec![Target::tcp(own_address())],
+            cores,
+            options,
+            tls: None,
+            events: None,
+        };
         let (sender, events) = channel();
         let shards = start_with(plan, move |shard, _, _| Servant {
             shard,

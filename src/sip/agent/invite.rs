@@ -14,7 +14,6 @@ use crate::sip::recovery::Cause;
 use crate::sip::session::{Incoming, Party, Purpose};
 use crate::sip::token::Token;
 use crate::sip::transaction::{Lost, Stack, Told};
-use crate::target::Transport;
 
 impl Agent {
     /// A re-INVITE: glare and order first (RFC 3261 §14.2), then on to the other leg.
@@ -82,10 +81,10 @@ impl Agent {
                     on_stray_answer(stack, client, flow, response);
                 }
             }
-            (Verdict::Failed { transport: Transport::Udp, .. }, _) => {
+            (Verdict::Failed { transport, .. }, _) if transport.is_unreliable() => {
                 self.on_invite_undelivered(stack, id, client);
             }
-            (Verdict::Failed { lost, transport: Transport::Tcp }, _) => {
+            (Verdict::Failed { lost, .. }, _) => {
                 let cause = match lost {
                     Lost::Unopened => Cause::Connect,
                     Lost::Died => Cause::Flow,
@@ -354,7 +353,7 @@ pub(super) fn on_stray_answer(stack: &mut Stack, id: ClientId, flow: FlowId, res
                 branch: stack.token(u32::MAX),
                 cseq,
                 max_forwards: MAX_FORWARDS,
-                sent_by: &options.sent_by,
+                sent_by: options.sent_by(transport),
                 transport,
                 contact: false,
             },

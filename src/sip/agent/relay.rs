@@ -93,7 +93,9 @@ impl Call {
 pub(super) fn pass_response(stack: &mut Stack, server: ServerId, response: View<'_>) {
     let status = response.status();
     let options = Arc::clone(&stack.options);
-    let transport = stack.server(server).map_or(Transport::Tcp, |server| server.transport);
+    let asked = stack.server(server);
+    let transport = asked.map_or(Transport::Tcp, |server| server.transport);
+    let secure = asked.is_some_and(|server| server.is_secure());
     stack.respond_with(server, status, response.reason(), |out| {
         // What makes or confirms a dialog names the server, whatever the peer forgot (RFC 3261
         // §12.1.1).
@@ -103,7 +105,7 @@ pub(super) fn pass_response(stack: &mut Stack, server: ServerId, response: View<
                 // The Contacts of a redirection are its content, not an address of the dialog.
                 pass_contacts(out, response);
             } else {
-                write_contact(out, &options.sent_by, transport);
+                write_contact(out, options.sent_by(transport), transport, secure);
             }
         }
         write_passed(out, response);

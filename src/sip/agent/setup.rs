@@ -3,12 +3,12 @@
 use super::{Agent, Call, events, hops_left, respond_unavailable, rest_of_invite};
 use crate::key::{CallId, FlowId, LegId, ServerId, Side};
 use crate::options::{Device, DeviceId, ForeignCallers, Options};
-use crate::sip::dialog::Dialog;
+use crate::sip::dialog::{Dialog, is_secure};
 use crate::sip::message::{Uri, View};
 use crate::sip::session::{Incoming, Leg, Party};
 use crate::sip::token::Token;
 use crate::sip::transaction::Stack;
-use crate::target::Target;
+use crate::target::{Target, Transport};
 
 /// Where a new call comes from and goes to.
 struct Route {
@@ -86,15 +86,31 @@ fn find_route(options: &Options, peer: Target, invite: View<'_>) -> Result<Route
     let uri = Uri::parse(invite.request_uri()).ok_or(416u16)?;
     let callee = options.route(&uri.number()).ok_or(404u16)?;
     let device = options.device(callee).ok_or(404u16)?;
-    let uri = if device.contact_has_user {
-        device.contact.as_bytes().to_vec()
-    } else {
-        let user = uri.user.unwrap_or_default();
-        let (address, transport) = (device.address.to_string(), device.transport.in_uri());
-        let parts = [b"sip:", user, b"@", address.as_bytes(), b";transport=", transport.as_bytes()];
-        parts.concat()
-    };
+    if uri.is_secure() && device.transport != Transport::Tls {
+        // Every hop is to be TLS (RFC 5630 §4), and the one to the device is not.
+        return Err(480);
+    }
+    let uri = request_uri(device, &uri);
     Ok(Route { caller, callee, uri, target: device.target() })
+}
+
+/// The Request-URI of an INVITE to a device that was asked for by `asked`; SIPS stays SIPS (RFC 5630 §5.1.2).
+fn request_uri(device: &Device, asked: &Uri<'_>) -> Vec<u8> {
+    let contact = device.contact.as_bytes();
+    let secure = asked.is_secure() || is_secure(contact);
+    let scheme: &[u8] = if secure { b"sips:" } else { b"sip:" };
+    if device.contact_has_user {
+        let after = memchr::memchr(b':', contact).map_or(contact, |colon| &contact[colon + 1..]);
+        return [scheme, after].concat();
+    }
+    let address = device.address.to_string();
+    let user = asked.user.unwrap_or_default();
+    let mut uri = [scheme, user, b"@", address.as_bytes()].concat();
+    if !secure {
+        uri.extend_from_slice(b";transport=");
+        uri.extend_from_slice(device.transport.in_uri().as_bytes());
+    }
+    uri
 }
 
 fn make_legs(

@@ -4,6 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use super::lex::{host_name_end, is_uri_text};
 use super::via::port_number;
+use crate::target::Transport;
 
 /// A `sip` or `sips` URI, as written: escapes are not decoded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -76,6 +77,14 @@ impl<'a> Uri<'a> {
     /// True for `sips`.
     pub fn is_secure(&self) -> bool {
         self.scheme.len() == 4
+    }
+
+    /// What it is to be reached over, when it says so: SIPS means TLS (RFC 3261 §26.2.2).
+    pub fn transport(&self) -> Option<Transport> {
+        if self.is_secure() {
+            return Some(Transport::Tls);
+        }
+        self.param("transport").flatten().and_then(Transport::parse)
     }
 
     /// The host, when it is an address.

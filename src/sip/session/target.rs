@@ -46,7 +46,7 @@ impl Way {
     /// The way for a request of this size, the request with the Via for it, and true when it goes
     /// over TCP for its size alone.
     pub(super) fn fitting(self, request: Rc<[u8]>) -> (Self, Rc<[u8]>, bool) {
-        if self.transport == Transport::Tcp || request.len() <= DATAGRAM_BYTES_MAX {
+        if !self.transport.is_unreliable() || request.len() <= DATAGRAM_BYTES_MAX {
             return (self, request, false);
         }
         let transport = Transport::Tcp;

@@ -496,7 +496,7 @@ impl Stack {
             }
             State::Request(state) => {
                 // An ICMP error is not the end of a connection that a new one may replace.
-                let again = was_open && !client.reconnected && transport == Transport::Tcp;
+                let again = was_open && !client.reconnected && !transport.is_unreliable();
                 let event = request_client::Event::FlowFailed { again };
                 let (after, effect) = request_client::step(state, event);
                 client.state = State::Request(after);

@@ -108,7 +108,7 @@ impl Stack {
     /// The flow to `target`: the open or opening one, else a new one is asked for.
     pub(super) fn outbound(&mut self, target: Target) -> FlowId {
         let (flow, new) = match target.transport {
-            Transport::Tcp => self.flows.outbound(target.address),
+            Transport::Tcp | Transport::Tls => self.flows.outbound(target),
             Transport::Udp => match self.flows.datagram(target.address, self.now) {
                 Some(flow) => (flow, false),
                 None => (self.add_datagram_flow(target.address), true),

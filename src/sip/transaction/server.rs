@@ -39,6 +39,13 @@ pub(in crate::sip) struct Server {
 }
 
 impl Server {
+    /// True when the request was to a SIPS URI.
+    pub(in crate::sip) fn is_secure(&self) -> bool {
+        let after_method = self.request.iter().position(|&byte| byte == b' ');
+        let uri = after_method.and_then(|at| self.request.get(at + 1..at + 6));
+        uri.is_some_and(|start| start.eq_ignore_ascii_case(b"sips:"))
+    }
+
     /// Where the machine of an INVITE is; `None` for another request.
     pub(super) fn invite_state(&self) -> Option<invite_server::State> {
         match self.state {
@@ -113,8 +120,8 @@ impl Stack {
     /// `None` when the flow is gone, or when that is one too many.
     fn reply_to(&mut self, flow: FlowId, via: Option<Via<'_>>) -> Option<Reply> {
         let (peer, transport) = self.flows.get(flow).map(|flow| (flow.peer, flow.transport))?;
-        let sent_by = via.and_then(|via| via.port).unwrap_or(5060);
-        if transport == Transport::Tcp {
+        let sent_by = via.and_then(|via| via.port).unwrap_or(transport.port());
+        if !transport.is_unreliable() {
             return Some(Reply { flow, transport, peer, port: sent_by });
         }
         let as_it_came = sent_by == 0 || via.is_some_and(|via| via.rport == Some(None));
