@@ -10,17 +10,23 @@
 #[path = "loopback/child.rs"]
 #[allow(dead_code)] // Other tests use the rest.
 mod child;
+#[path = "loopback/tls.rs"]
+#[allow(dead_code)] // Other tests use the rest.
+mod tls;
 #[path = "loopback/ua.rs"]
 #[allow(dead_code)] // Other tests use the rest.
 mod ua;
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::sync::Arc;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use child::{Server, Setup};
+use child::{Server, Setup, free_address};
+use rustls::{ClientConfig, ServerConfig};
 use socket2::{Domain, Socket, Type};
+use tls::{Authority, Files, Validity};
 use ua::{Message, PATIENCE, Ua, request};
 
 /// Long enough for the server to see what happened to a socket.
@@ -34,10 +40,52 @@ const REASON: &str = "SIP;cause=503;text=\"transport-error\"";
 struct World {
     _server: Server,
     server: SocketAddr,
+    /// What TLS needs; `None` over TCP.
+    secured: Option<Secured>,
     listener: Option<TcpListener>,
     callee: SocketAddr,
     caller: Ua,
     calls: Vec<Call>,
+}
+
+/// What the calls of a world go over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Over {
+    Tcp,
+    Tls,
+}
+
+/// What both ends of a connection over TLS believe.
+struct Secured {
+    _files: Files,
+    client: Arc<ClientConfig>,
+    callee: Arc<ServerConfig>,
+}
+
+impl Secured {
+    /// A server that listens and reaches 7002 over TLS, and where.
+    fn start(callee: SocketAddr, tserver: &str) -> (Server, SocketAddr, Option<Self>) {
+        let authority = Authority::new("the authority");
+        let own = authority.certify(&["127.0.0.1"], Validity::Now);
+        let (files, address) = (Files::new(), free_address());
+        let section = files.section(&own, &authority);
+        let whole = format!(
+            "[server]\nlisten = [\"tls:{address}\"]\ncores = [0]\ndrain-timeout = 2\n\
+             [TServer]\nretry-after-reliable-transport-error = 200\n{tserver}{section}\
+             [[device]]\ndn = \"7001\"\ntype = \"Extension\"\ncontact = \"sip:7001@127.0.0.1:9;transport=tls\"\n\
+             [[device]]\ndn = \"7002\"\ntype = \"Extension\"\ncontact = \"sip:7002@{callee};transport=tls\"\n"
+        );
+        let child = Server::start(&Setup { whole: Some(whole), ..Setup::default() });
+        let (client, callee) = (authority.client(None), own.server());
+        (child, address, Some(Self { _files: files, client, callee }))
+    }
+}
+
+fn connect(server: SocketAddr, secured: Option<&Secured>) -> Ua {
+    match secured {
+        Some(secured) => tls::ua(server, &secured.client, "127.0.0.1"),
+        None => Ua::connect(server),
+    }
 }
 
 /// What the caller needs for requests in a dialog.
@@ -62,18 +110,25 @@ fn with_body(text: &str, bytes: usize) -> String {
 
 impl World {
     /// One call that is up, and the callee's end of its flow.
-    fn new(tserver: &str) -> (Self, Ua) {
-        Self::with_calls(1, tserver)
+    fn new(over: Over, tserver: &str) -> (Self, Ua) {
+        Self::with_calls(over, 1, tserver)
     }
 
-    fn with_calls(count: u32, tserver: &str) -> (Self, Ua) {
+    fn with_calls(over: Over, count: u32, tserver: &str) -> (Self, Ua) {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let callee = listener.local_addr().unwrap();
-        let child = Server::start(&Setup { callee, tserver, ..Setup::default() });
-        let server = child.address;
-        let caller = Ua::connect(server);
+        let (child, server, secured) = match over {
+            Over::Tcp => {
+                let child = Server::start(&Setup { callee, tserver, ..Setup::default() });
+                let server = child.address;
+                (child, server, None)
+            }
+            Over::Tls => Secured::start(callee, tserver),
+        };
+        let caller = connect(server, secured.as_ref());
         let listener = Some(listener);
-        let mut world = Self { _server: child, server, listener, callee, caller, calls: vec![] };
+        let mut world =
+            Self { _server: child, server, secured, listener, callee, caller, calls: vec![] };
         let mut flow = None;
         for number in 0..count {
             world.caller.send(&request("INVITE", number, 1, None));
@@ -91,6 +146,15 @@ impl World {
         (world, flow.unwrap())
     }
 
+    fn over(&self) -> Over {
+        if self.secured.is_some() { Over::Tls } else { Over::Tcp }
+    }
+
+    /// A connection that the callee opens.
+    fn connect(&self) -> Ua {
+        connect(self.server, self.secured.as_ref())
+    }
+
     fn accept(&self) -> Ua {
         self.arrives(None)
     }
@@ -102,7 +166,10 @@ impl World {
         let deadline = Instant::now() + PATIENCE;
         while Instant::now() < deadline {
             if let Ok((stream, _)) = listener.accept() {
-                return Ua::new(stream);
+                return match &self.secured {
+                    Some(secured) => tls::accepted(stream, &secured.callee),
+                    None => Ua::new(stream),
+                };
             }
             let came = flow.as_ref().is_some_and(|flow| {
                 flow.stream.tcp().set_nonblocking(true).unwrap();
@@ -123,7 +190,11 @@ impl World {
     }
 
     fn response(&self, request: &Message, status: &str) -> String {
-        request.response(status, &format!("sip:7002@{};transport=tcp", self.callee))
+        let transport = match self.over() {
+            Over::Tcp => "tcp",
+            Over::Tls => "tls",
+        };
+        request.response(status, &format!("sip:7002@{};transport={transport}", self.callee))
     }
 
     /// The caller sends a re-INVITE with a body of so many bytes.
@@ -189,7 +260,7 @@ impl World {
         self.answer(&mut flow, &bye, "200 OK");
         let ok = self.caller.receive();
         assert!(ok.is("SIP/2.0 200") && ok.header("CSeq").ends_with("BYE"), "{ok:?}");
-        tell(row, "kept");
+        tell(row, self.over(), "kept");
     }
 }
 
@@ -199,16 +270,15 @@ fn cseq(message: &Message) -> u32 {
 }
 
 /// Writes what became of a row into the table.
-fn tell(row: u32, what: &str) {
+fn tell(row: u32, over: Over, what: &str) {
     if let Some(path) = std::env::var_os("HOLDFAST_MATRIX_TABLE") {
         let mut file = std::fs::OpenOptions::new().create(true).append(true).open(path).unwrap();
-        file.write_all(format!("{row:02}| {what}\n").as_bytes()).unwrap();
+        file.write_all(format!("{row:02}| {over:?}: {what}\n").as_bytes()).unwrap();
     }
 }
 
-#[test]
-fn flow_dies_while_idle() {
-    let (mut world, flow) = World::new("");
+fn flow_dies_while_idle(over: Over) {
+    let (mut world, flow) = World::new(over, "");
     flow.reset();
     sleep(NOTICED);
     world.reinvites(0, LARGE);
@@ -216,9 +286,8 @@ fn flow_dies_while_idle() {
     world.survives_with(1, flow, &invite);
 }
 
-#[test]
-fn connect_is_refused() {
-    let (mut world, flow) = World::new("");
+fn connect_is_refused(over: Over) {
+    let (mut world, flow) = World::new(over, "");
     world.listener = None;
     flow.reset();
     sleep(NOTICED);
@@ -244,9 +313,8 @@ fn full_listener(address: SocketAddr) -> (TcpListener, Vec<TcpStream>) {
     (socket.into(), fillers)
 }
 
-#[test]
-fn connect_gets_no_answer() {
-    let (mut world, flow) = World::new("");
+fn connect_gets_no_answer(over: Over) {
+    let (mut world, flow) = World::new(over, "");
     world.listener = None;
     flow.reset();
     sleep(NOTICED);
@@ -263,9 +331,8 @@ fn connect_gets_no_answer() {
     world.survives_with(2, flow, &invite);
 }
 
-#[test]
-fn flow_dies_in_the_middle_of_the_requests_bytes() {
-    let (mut world, mut flow) = World::new("");
+fn flow_dies_in_the_middle_of_the_requests_bytes(over: Over) {
+    let (mut world, mut flow) = World::new(over, "");
     world.reinvites(0, LARGE);
     let mut some = [0; 1000];
     flow.stream.read_exact(&mut some).unwrap();
@@ -276,9 +343,8 @@ fn flow_dies_in_the_middle_of_the_requests_bytes() {
     world.survives_with(3, flow, &invite);
 }
 
-#[test]
-fn flow_dies_after_the_request_arrived() {
-    let (mut world, mut flow) = World::new("");
+fn flow_dies_after_the_request_arrived(over: Over) {
+    let (mut world, mut flow) = World::new(over, "");
     let first = world.asked(&mut flow);
     flow.reset();
     let (flow, invite) = world.next_attempt();
@@ -287,9 +353,8 @@ fn flow_dies_after_the_request_arrived() {
     world.survives_with(4, flow, &invite);
 }
 
-#[test]
-fn flow_dies_after_100() {
-    let (mut world, mut flow) = World::new("");
+fn flow_dies_after_100(over: Over) {
+    let (mut world, mut flow) = World::new(over, "");
     let first = world.asked(&mut flow);
     world.answer(&mut flow, &first, "100 Trying");
     sleep(NOTICED);
@@ -298,9 +363,8 @@ fn flow_dies_after_100() {
     world.survives_with(5, flow, &invite);
 }
 
-#[test]
-fn flow_dies_after_180() {
-    let (mut world, mut flow) = World::new("");
+fn flow_dies_after_180(over: Over) {
+    let (mut world, mut flow) = World::new(over, "");
     let first = world.asked(&mut flow);
     world.answer(&mut flow, &first, "180 Ringing");
     let ringing = world.caller.receive_after("SIP/2.0 100");
@@ -318,21 +382,19 @@ fn half_answered(world: &World, mut flow: Ua, invite: &Message) {
     flow.reset();
 }
 
-#[test]
-fn flow_dies_in_the_middle_of_the_responses_bytes() {
-    let (mut world, mut flow) = World::new("");
+fn flow_dies_in_the_middle_of_the_responses_bytes(over: Over) {
+    let (mut world, mut flow) = World::new(over, "");
     let first = world.asked(&mut flow);
     half_answered(&world, flow, &first);
     let (flow, invite) = world.next_attempt();
     world.survives_with(7, flow, &invite);
 }
 
-#[test]
-fn a_2xx_that_was_lost_comes_again_over_a_new_connection() {
-    let (mut world, mut flow) = World::new("");
+fn a_2xx_that_was_lost_comes_again_over_a_new_connection(over: Over) {
+    let (mut world, mut flow) = World::new(over, "");
     let first = world.asked(&mut flow);
     half_answered(&world, flow, &first);
-    let mut flow = Ua::connect(world.server);
+    let mut flow = world.connect();
     world.answer(&mut flow, &first, "200 OK");
     assert!(flow.receive().is("ACK "));
     world.caller_is_answered();
@@ -342,29 +404,27 @@ fn a_2xx_that_was_lost_comes_again_over_a_new_connection() {
     world.survives_with(8, flow, &invite);
 }
 
-#[test]
-fn a_2xx_that_comes_when_the_next_attempt_is_out_is_acknowledged() {
-    let (mut world, mut flow) = World::new("");
+fn a_2xx_that_comes_when_the_next_attempt_is_out_is_acknowledged(over: Over) {
+    let (mut world, mut flow) = World::new(over, "");
     let first = world.asked(&mut flow);
     half_answered(&world, flow, &first);
     let (flow, second) = world.next_attempt();
-    let mut late = Ua::connect(world.server);
+    let mut late = world.connect();
     world.answer(&mut late, &first, "200 OK");
     let ack = late.receive();
     assert!(ack.is("ACK ") && cseq(&ack) == cseq(&first), "{ack:?}");
     world.survives_with(8, flow, &second);
 }
 
-#[test]
-fn a_100_to_an_older_attempt_and_then_the_2xx_to_the_newest_is_success() {
+fn a_100_to_an_older_attempt_and_then_the_2xx_to_the_newest_is_success(over: Over) {
     let delay = Duration::from_millis(200);
-    let (mut world, mut flow) = World::new("");
+    let (mut world, mut flow) = World::new(over, "");
     let first = world.asked(&mut flow);
     flow.reset();
     let (second_flow, second) = world.next_attempt();
     second_flow.reset();
     sleep(NOTICED);
-    let mut late = Ua::connect(world.server);
+    let mut late = world.connect();
     late.send(&world.response(&first, "100 Trying"));
     // No third attempt comes.
     sleep(delay + NOTICED);
@@ -382,14 +442,13 @@ fn a_100_to_an_older_attempt_and_then_the_2xx_to_the_newest_is_success() {
     world.survives_with(8, flow, &invite);
 }
 
-#[test]
-fn flow_dies_before_the_ack_is_written() {
-    let (mut world, mut flow) = World::new("");
+fn flow_dies_before_the_ack_is_written(over: Over) {
+    let (mut world, mut flow) = World::new(over, "");
     let first = world.asked(&mut flow);
     world.answer(&mut flow, &first, "200 OK");
     flow.reset();
     // Whether the server saw the 2xx or the reset first, it comes again and is acknowledged.
-    let mut flow = Ua::connect(world.server);
+    let mut flow = world.connect();
     world.answer(&mut flow, &first, "200 OK");
     let ack = flow.receive();
     assert!(ack.is("ACK ") && cseq(&ack) == cseq(&first), "{ack:?}");
@@ -399,9 +458,8 @@ fn flow_dies_before_the_ack_is_written() {
     world.survives_with(9, flow, &invite);
 }
 
-#[test]
-fn flow_dies_in_the_middle_of_the_ack() {
-    let (mut world, mut flow) = World::new("");
+fn flow_dies_in_the_middle_of_the_ack(over: Over) {
+    let (mut world, mut flow) = World::new(over, "");
     // The answer to a delayed offer makes the ACK long.
     world.reinvites(0, 0);
     let first = flow.receive();
@@ -415,7 +473,7 @@ fn flow_dies_in_the_middle_of_the_ack() {
     assert!(some.starts_with(b"ACK "));
     flow.reset();
     sleep(NOTICED);
-    let mut flow = Ua::connect(world.server);
+    let mut flow = world.connect();
     world.answer(&mut flow, &first, "200 OK");
     let ack = flow.receive();
     assert!(ack.is("ACK ") && ack.0.len() > LARGE, "{} bytes", ack.0.len());
@@ -424,9 +482,8 @@ fn flow_dies_in_the_middle_of_the_ack() {
     world.survives_with(10, flow, &invite);
 }
 
-#[test]
-fn flow_dies_after_the_ack() {
-    let (mut world, mut flow) = World::new("");
+fn flow_dies_after_the_ack(over: Over) {
+    let (mut world, mut flow) = World::new(over, "");
     let first = world.asked(&mut flow);
     world.answer(&mut flow, &first, "200 OK");
     assert!(flow.receive().is("ACK "));
@@ -439,8 +496,26 @@ fn flow_dies_after_the_ack() {
 }
 
 #[test]
-fn flow_dies_again_during_the_retry() {
-    let (mut world, mut flow) = World::new("");
+fn flow_dies_during_the_tls_handshake() {
+    let (mut world, flow) = World::new(Over::Tls, "");
+    flow.reset();
+    sleep(NOTICED);
+    world.reinvites(0, LARGE);
+    let listener = world.listener.as_ref().unwrap();
+    listener.set_nonblocking(false).unwrap();
+    for bytes in [0, 1, 100] {
+        let mut stream = listener.accept().unwrap().0;
+        let mut hello = vec![0; bytes];
+        stream.read_exact(&mut hello).unwrap();
+        Ua::new(stream).reset();
+    }
+    let (flow, invite) = world.next_attempt();
+    assert_eq!(cseq(&invite), 5, "each handshake was an attempt");
+    world.survives_with(12, flow, &invite);
+}
+
+fn flow_dies_again_during_the_retry(over: Over) {
+    let (mut world, mut flow) = World::new(over, "");
     let mut last = world.asked(&mut flow);
     for _ in 0..3 {
         flow.reset();
@@ -451,9 +526,8 @@ fn flow_dies_again_during_the_retry() {
     world.survives_with(13, flow, &last);
 }
 
-#[test]
-fn flow_dies_for_good() {
-    let (mut world, mut flow) = World::new("sip-invite-timeout = 2\n");
+fn flow_dies_for_good(over: Over) {
+    let (mut world, mut flow) = World::new(over, "sip-invite-timeout = 2\n");
     world.asked(&mut flow);
     world.listener = None;
     let began = Instant::now();
@@ -471,13 +545,12 @@ fn flow_dies_for_good() {
     world.caller.send(&info);
     let gone = world.caller.receive();
     assert!(gone.is("SIP/2.0 481"), "{gone:?}");
-    tell(15, "released after 2 s (`sip-invite-timeout`)");
+    tell(15, over, "released after 2 s (`sip-invite-timeout`)");
 }
 
-#[test]
-fn flow_dies_together_with_many_others() {
+fn flow_dies_together_with_many_others(over: Over) {
     const CALLS: u32 = 200;
-    let (mut world, mut flow) = World::with_calls(CALLS, "");
+    let (mut world, mut flow) = World::with_calls(over, CALLS, "");
     for call in 0..CALLS as usize {
         world.reinvites(call, 200);
         assert!(flow.receive().is("INVITE "));
@@ -496,5 +569,43 @@ fn flow_dies_together_with_many_others() {
     let listener = world.listener.as_ref().unwrap();
     listener.set_nonblocking(true).unwrap();
     assert!(listener.accept().is_err(), "more than one connection");
-    tell(16, "200 calls kept over one connection");
+    tell(16, over, "200 calls kept over one connection");
+}
+
+/// Each case over TCP and over TLS.
+macro_rules! over_both {
+    ($($name:ident),* $(,)?) => {
+        mod tcp {
+            $(#[test]
+            fn $name() {
+                super::$name(super::Over::Tcp);
+            })*
+        }
+        mod secured {
+            $(#[test]
+            fn $name() {
+                super::$name(super::Over::Tls);
+            })*
+        }
+    };
+}
+
+over_both! {
+    flow_dies_while_idle,
+    connect_is_refused,
+    connect_gets_no_answer,
+    flow_dies_in_the_middle_of_the_requests_bytes,
+    flow_dies_after_the_request_arrived,
+    flow_dies_after_100,
+    flow_dies_after_180,
+    flow_dies_in_the_middle_of_the_responses_bytes,
+    a_2xx_that_was_lost_comes_again_over_a_new_connection,
+    a_2xx_that_comes_when_the_next_attempt_is_out_is_acknowledged,
+    a_100_to_an_older_attempt_and_then_the_2xx_to_the_newest_is_success,
+    flow_dies_before_the_ack_is_written,
+    flow_dies_in_the_middle_of_the_ack,
+    flow_dies_after_the_ack,
+    flow_dies_again_during_the_retry,
+    flow_dies_for_good,
+    flow_dies_together_with_many_others,
 }

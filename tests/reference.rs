@@ -91,6 +91,10 @@ fn tests_below(folder: &Path, names: &mut HashSet<String>) {
                 number.parse::<u32>().ok().map(|_| name.to_owned())
             };
             names.extend(rows.lines().filter_map(of_row));
+            // Those that it makes of names alone.
+            let both = text.split_once("\nover_both! {").and_then(|(_, rest)| rest.split_once('}'));
+            let both = both.map_or("", |(names, _)| names);
+            names.extend(both.split(',').map(|name| name.trim().to_owned()));
             for after in text.split("#[test]").skip(1) {
                 let name = after.split_once("fn ").and_then(|(_, rest)| rest.split_once('('));
                 names.extend(name.map(|(name, _)| name.to_owned()));

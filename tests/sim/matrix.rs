@@ -41,6 +41,8 @@ struct Row {
     rings: Option<u16>,
     /// The peer cannot be reached afterwards.
     away: bool,
+    /// It can, and no handshake succeeds.
+    handshake: bool,
     again: bool,
     silent: bool,
     for_good: bool,
@@ -263,6 +265,8 @@ rows! {
         "in the middle of the ACK" { point: Some((ACK, Moment::Middle)) }
     11 flow_dies_after_the_ack
         "after the ACK" { point: Some((ACK, Moment::Read)) }
+    12 flow_dies_during_the_tls_handshake_again_and_again
+        "during the TLS handshake" { away: true, handshake: true }
     13 flow_dies_again_during_the_retry
         "again, during the retry (2 to 4 times)" { again: true }
     14 flow_dies_silently

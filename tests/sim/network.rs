@@ -63,6 +63,8 @@ pub(crate) enum Listener {
     /// Packets to it vanish.
     Silent,
     Unreachable,
+    /// Connections open, and no handshake succeeds.
+    Unfriendly,
 }
 
 /// A connection.
@@ -178,9 +180,12 @@ impl Network {
             Listener::Refusing => FlowError::Refused,
             Listener::Silent => FlowError::ConnectTimeout,
             Listener::Unreachable => FlowError::Unreachable,
+            Listener::Unfriendly => FlowError::Handshake,
         };
         let at = match error {
             FlowError::ConnectTimeout => deadline,
+            // A round trip, and one more.
+            FlowError::Handshake => (schedule.now + 3 * back).min(deadline),
             _ => (schedule.now + back).min(deadline),
         };
         schedule.at(at, Event::Down { link, end: 0, error });

@@ -86,7 +86,7 @@ impl World {
             }
             Some((peer, Listener::Up)) => self.on_datagram_to_peer(peer, from, bytes),
             Some((_, Listener::Silent)) => {}
-            Some((_, Listener::Refusing | Listener::Unreachable)) | None => {
+            Some((_, Listener::Refusing | Listener::Unreachable | Listener::Unfriendly)) | None => {
                 self.schedule.after(0, Event::Icmp { to: from, about: to });
             }
         }

@@ -436,7 +436,7 @@ impl Peer {
         }
         if !msg.is_response() {
             let vias = msg.list("Via");
-            let ours = format!("SIP/2.0/TCP {}", ctx.truth.sent_by);
+            let ours = format!("SIP/2.0/{} {}", self.transport.in_via(), ctx.truth.sent_by);
             if vias.len() != 1 || !vias[0].starts_with(&ours) {
                 wrong.push(format!("Via {vias:?} is not the server's"));
             }

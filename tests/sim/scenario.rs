@@ -342,7 +342,8 @@ fn on_reload(world: &mut World) {
 
 fn on_away(world: &mut World) {
     let peer = world.rng.below(world.peers.len() as u64) as usize;
-    let listener = *world.rng.pick(&[Listener::Refusing, Listener::Silent, Listener::Unreachable]);
+    let ways = [Listener::Refusing, Listener::Silent, Listener::Unreachable, Listener::Unfriendly];
+    let listener = *world.rng.pick(&ways);
     let time = world.rng.below(world.director.away_max);
     let addr = world.peers[peer].addr;
     if world.listeners[&addr].1 == Listener::Up {

@@ -6,6 +6,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
 use holdfast::options::{Device, DeviceKind, Options};
+use holdfast::target::Transport;
 
 use crate::log::Keep;
 use crate::message::Spelling;
@@ -59,13 +60,27 @@ fn peer_addr6(index: usize) -> SocketAddr {
 /// The URI a peer wants to be reached at inside its dialogs, in one of the ways that stacks write.
 fn draw_contact(rng: &mut Rng, peer: &Peer) -> String {
     let (name, host) = (&peer.name, peer.host(1));
-    let ip = host.strip_suffix(":5060").unwrap_or(&host);
+    let transport = peer.transport.in_uri();
+    // Where no port is written, over TLS it is another one.
+    let tcp = peer.transport == Transport::Tcp;
+    let ip = host.strip_suffix(":5060").filter(|_| tcp).unwrap_or(&host);
     match rng.below(5) {
         0 => format!("sip:{name}@{ip}"),
-        1 => format!("sip:{host};transport=tcp"),
-        2 => format!("sip:{name};ext=7:secret@{host};transport=TCP;ob;line=a%3Bb"),
-        _ => format!("sip:{name}@{host};transport=tcp"),
+        1 => format!("sip:{host};transport={transport}"),
+        2 => {
+            let shouted = transport.to_uppercase();
+            format!("sip:{name};ext=7:secret@{host};transport={shouted};ob;line=a%3Bb")
+        }
+        _ => format!("sip:{name}@{host};transport={transport}"),
     }
+}
+
+/// Some worlds have peers over TLS among the others, or alone.
+pub(crate) fn draw_transport(seed: u64, peer: usize) -> Transport {
+    let mut rng = Rng::new(seed).fork("transport");
+    let secured = *rng.pick(&[0, 0, 500, 1000]);
+    let mut own = rng.fork(["first", "second", "third", "fourth", "fifth"][peer.min(4)]);
+    if own.chance(secured) { Transport::Tls } else { Transport::Tcp }
 }
 
 /// What some stacks put behind the address in a Contact.
@@ -109,12 +124,14 @@ pub(crate) fn build(seed: u64, keep: Keep) -> World {
         let addr = if ipv6 { peer_addr6(index) } else { peer_addr(index) };
         let mut peer = Peer::new(index, format!("100{index}"), addr, server);
         peer.traits = draw_traits(&mut rng);
+        peer.transport = draw_transport(seed, index);
         peer.contact = draw_contact(&mut rng, &peer);
         let own = rng.chance(250).then(|| *rng.pick(&[0, 700, 2_000]));
         let mut entry = device(&peer, &peer.name, own.map(Duration::from_millis));
         match rng.below(4) {
             0 => {
-                entry.contact = format!("sip:inbox-{index}@{};transport=tcp", peer.addr);
+                let transport = peer.transport.in_uri();
+                entry.contact = format!("sip:inbox-{index}@{};transport={transport}", peer.addr);
                 entry.contact_has_user = true;
                 peer.route_uri = Some(entry.contact.clone());
             }

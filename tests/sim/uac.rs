@@ -2,6 +2,8 @@
 
 use std::net::SocketAddr;
 
+use holdfast::target::Transport;
+
 use crate::message::{self, Msg};
 use crate::peer::{Ctx, Leg, LegState, MS, Peer, PeerTimer, SEC, T1};
 use crate::truth::{Ended, Outcome, SentRequest, Side, draw_extras, draw_sdp};
@@ -67,7 +69,9 @@ impl Peer {
     /// How the peer names itself: in Via, Contact, Record-Route.
     pub(crate) fn host(&self, place: usize) -> String {
         if self.traits.names[place] {
-            format!("host-{}.sim.example", self.index)
+            // Where no port is written, over TLS it is another one.
+            let port = if self.transport == Transport::Tls { ":5060" } else { "" };
+            format!("host-{}.sim.example{port}", self.index)
         } else {
             self.addr.to_string()
         }
@@ -83,8 +87,8 @@ impl Peer {
         (0..self.traits.record_routes)
             .map(|_| {
                 self.serial += 1;
-                let host = self.host(2);
-                format!("<sip:{host};transport=tcp;lr;hop={}>", self.serial)
+                let (host, transport) = (self.host(2), self.transport.in_uri());
+                format!("<sip:{host};transport={transport};lr;hop={}>", self.serial)
             })
             .collect()
     }
@@ -183,10 +187,11 @@ impl Peer {
             self.legs[leg].cseq += 1;
         }
         let l = &self.legs[leg];
+        let via = self.transport.in_via();
         let rport = if self.traits.rport { ";rport" } else { "" };
         let alias = if self.traits.alias { ";alias" } else { "" };
         let mut msg = Msg::request(method, &l.remote_target)
-            .with("Via", format!("SIP/2.0/TCP {};branch={branch}{alias}{rport}", self.host(0)));
+            .with("Via", format!("SIP/2.0/{via} {};branch={branch}{alias}{rport}", self.host(0)));
         for hop in 1..self.traits.vias {
             msg.add("Via", format!("SIP/2.0/UDP 192.0.2.{hop}:5060;branch=z9hG4bKbelow{hop}"));
         }

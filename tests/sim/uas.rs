@@ -108,7 +108,8 @@ impl Peer {
         self.check_booked(ctx, served, call, Side::Callee);
         if !ctx.truth.direct {
             let wanted = self.route_uri.clone().unwrap_or_else(|| {
-                format!("sip:{}@{};transport=tcp", ctx.truth.calls[call].number, self.addr)
+                let (number, transport) = (&ctx.truth.calls[call].number, self.transport.in_uri());
+                format!("sip:{number}@{};transport={transport}", self.addr)
             });
             if msg.uri() != wanted {
                 ctx.fail(format!("{} received {msg}: Request-URI, wanted {wanted}", self.name));

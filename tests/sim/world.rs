@@ -140,6 +140,12 @@ const PEER_CONNECT_TIMEOUT: u64 = 4 * SEC;
 /// A ping is due, and is not acknowledged: so long may silence go unnoticed while something waits.
 pub(crate) const NOTICED: u64 = SEC + USER_TIMEOUT;
 
+/// What the connections of a peer are made of; those of strangers are plain.
+fn transport_of(peers: &[Peer], addr: SocketAddr) -> Transport {
+    let peer = peers.iter().find(|peer| peer.addr.ip() == addr.ip());
+    peer.map_or(Transport::Tcp, |peer| peer.transport)
+}
+
 impl World {
     /// A world without server and peers.
     pub(crate) fn new(seed: u64, weather: Weather, keep: Keep) -> Self {
@@ -349,7 +355,8 @@ impl World {
             let Some(server) = &mut self.server else { return };
             let shard = server.rng.below(server.shards.len() as u64) as usize;
             let now = Instant::from_micros(self.schedule.now);
-            let new = NewFlow { peer: from, local: target, transport: Transport::Tcp };
+            let transport = transport_of(&self.peers, from);
+            let new = NewFlow { peer: from, local: target, transport };
             let Some(flow) = server.shards[shard].endpoint.accept(now, new) else {
                 return self.net.close(&mut self.schedule, link, 1);
             };
@@ -511,7 +518,8 @@ impl World {
                     Some(Some(stand_in)) => *stand_in,
                     Some(None) => return,
                     None => {
-                        let new = NewFlow { peer, local, transport: Transport::Tcp };
+                        let transport = transport_of(&self.peers, peer);
+                        let new = NewFlow { peer, local, transport };
                         let Some(new) = here.endpoint.accept(now, new) else {
                             return;
                         };

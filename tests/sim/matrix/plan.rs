@@ -7,6 +7,7 @@ use std::time::Duration;
 use holdfast::key::Side as Leg;
 use holdfast::options::Options;
 use holdfast::sip::FlowError;
+use holdfast::target::Transport;
 
 use super::{INVITE, Row};
 use crate::log::Keep;
@@ -87,11 +88,15 @@ impl Plan {
             Operation::Hold,
             Operation::Retrieve,
         ]);
-        let mut world = build(&mut rng, seed, keep);
+        let mut world = build(row, &mut rng, seed, keep);
         let traits = draw_peers(row, &mut rng, &mut world, peer, manner);
         let away = [Listener::Refusing, Listener::Silent, Listener::Unreachable];
         let up = !row.away && !row.for_good && manner != Manner::NeverBack && rng.chance(400);
-        let listener = if up { Listener::Up } else { *rng.pick(&away) };
+        let listener = match up {
+            true => Listener::Up,
+            false if row.handshake => Listener::Unfriendly,
+            false => *rng.pick(&away),
+        };
         let points = draw_points(row, &mut rng);
         let answers = match manner {
             // It rings once and answers, each after its delay.
@@ -148,12 +153,18 @@ fn draw_manner(row: &Row, rng: &mut Rng) -> Manner {
     }
 }
 
-fn build(rng: &mut Rng, seed: u64, keep: Keep) -> World {
+fn build(row: &Row, rng: &mut Rng, seed: u64, keep: Keep) -> World {
     let weather = Weather::draw(rng);
     let mut world = World::new(seed, weather, keep);
     let server: SocketAddr = SERVER.parse().expect("an address");
     for index in 0..2 {
         let mut peer = Peer::new(index, format!("100{index}"), peer_addr(index), server);
+        peer.transport = match row.handshake {
+            true => Transport::Tls,
+            false => swarm::draw_transport(seed, index),
+        };
+        let transport = peer.transport.in_uri();
+        peer.contact = format!("sip:{}@{};transport={transport}", peer.name, peer.addr);
         peer.traits = Traits {
             refuses: 0,
             rejects: 0,
