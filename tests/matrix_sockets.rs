@@ -273,7 +273,10 @@ fn cseq(message: &Message) -> u32 {
 fn tell(row: u32, over: Over, what: &str) {
     if let Some(path) = std::env::var_os("HOLDFAST_MATRIX_TABLE") {
         let mut file = std::fs::OpenOptions::new().create(true).append(true).open(path).unwrap();
-        file.write_all(format!("{row:02}| {over:?}: {what}\n").as_bytes()).unwrap();
+        file.write_all(
+            format!("{row:02}| {what} over {}\n", format!("{over:?}").to_uppercase()).as_bytes(),
+        )
+        .unwrap();
     }
 }
 

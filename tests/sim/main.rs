@@ -15,6 +15,7 @@ mod matrix;
 mod message;
 mod network;
 mod oracle;
+mod orders;
 mod packets;
 mod peer;
 mod rng;

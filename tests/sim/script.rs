@@ -464,6 +464,16 @@ impl Script {
         self.answers(B, back, status, &[]);
     }
 
+    /// The same with more headers.
+    pub(crate) fn b_answers_earlier_with(
+        &mut self,
+        back: usize,
+        status: u16,
+        headers: &[(&str, &str)],
+    ) {
+        self.answers(B, back, status, headers);
+    }
+
     fn answers(&mut self, peer: usize, back: usize, status: u16, headers: &[(&str, &str)]) {
         let received = &self.ends[peer].received;
         let (conn, request) = received[received.len() - 1 - back].clone();
@@ -554,11 +564,19 @@ impl Script {
     #[track_caller]
     fn receives(&mut self, peer: usize, what: &str) -> Msg {
         let name = self.world.peers[peer].name.clone();
-        assert!(!self.world.peers[peer].inbox.is_empty(), "{name} received nothing, wanted {what}");
-        let (_, conn, msg) = self.world.peers[peer].inbox.remove(0);
+        let Some(msg) = self.takes(peer) else { panic!("{name} received nothing, wanted {what}") };
         let is_it =
             if msg.is_response() { what.parse() == Ok(msg.status()) } else { what == msg.method() };
         assert!(is_it, "{name} received {msg}, wanted {what}");
+        msg
+    }
+
+    /// A peer's next message, whatever it is.
+    pub(crate) fn takes(&mut self, peer: usize) -> Option<Msg> {
+        if self.world.peers[peer].inbox.is_empty() {
+            return None;
+        }
+        let (_, conn, msg) = self.world.peers[peer].inbox.remove(0);
         let end = &mut self.ends[peer];
         if msg.is_response() {
             let ours = msg.text("Call-ID") == end.call_id && !msg.tag_of_to().is_empty();
@@ -573,7 +591,12 @@ impl Script {
             end.received.push((conn, msg.clone()));
         }
         self.links_excused = self.world.net.links.len();
-        msg
+        Some(msg)
+    }
+
+    /// Requests that B received so far, ACK and CANCEL apart.
+    pub(crate) fn requests_of_b(&self) -> usize {
+        self.ends[B].received.len()
     }
 
     /// What the server holds.
