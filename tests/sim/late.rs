@@ -345,3 +345,20 @@ fn a_delayed_offer_is_answered_by_the_newest_attempt_although_an_older_one_was_a
     s.until(60_000).nothing_happens();
     s.call_is_up();
 }
+
+#[test]
+fn a_2xx_that_follows_the_503_of_a_proxy_is_acknowledged_and_ends_the_wait() {
+    let mut s = Script::established().option(DELAY, 500);
+    s.at(0).a_sends(reinvite());
+    s.a_receives("100");
+    let first = s.b_receives("INVITE");
+    s.b_answers_with(503, &[("Error-Info", "<transport-error>")]);
+    s.b_receives("ACK");
+    // The peer had accepted, and its answer finds another way.
+    s.at(100).b_answers(200);
+    assert_eq!(s.b_receives("ACK").cseq().0, first.cseq().0);
+    s.a_receives("200");
+    s.a_acknowledges();
+    s.until(60_000).nothing_happens();
+    s.call_is_up();
+}

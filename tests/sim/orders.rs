@@ -39,6 +39,8 @@ struct Attempt {
     /// A 1xx was sent: a final response is owed.
     taken: bool,
     answered: Option<u16>,
+    /// Final responses, in their order.
+    answers: Vec<u16>,
 }
 
 /// One order as it goes on.
@@ -88,8 +90,8 @@ impl Order {
         for (index, attempt) in self.attempts.iter().take(ATTEMPTS_MAX).enumerate() {
             match attempt.answered {
                 None => steps.extend(STATUSES.map(|status| Step::Answer(index, status))),
-                // Repeated, as 2xx are.
-                Some(200) => steps.push(Step::Answer(index, 200)),
+                // Repeated, as 2xx are; of a peer that a proxy gave up with 503.
+                Some(200 | 503) => steps.push(Step::Answer(index, 200)),
                 Some(_) => {}
             }
         }
@@ -118,7 +120,10 @@ impl Order {
         let open = self.caller.is_none() && !self.ended;
         let attempt = &mut self.attempts[index];
         match status {
-            200.. => attempt.answered = Some(status),
+            200.. => {
+                attempt.answered = Some(status);
+                attempt.answers.push(status);
+            }
             _ => attempt.taken = true,
         }
         let back = self.received - 1 - attempt.place;
@@ -166,6 +171,7 @@ impl Order {
                         branch,
                         taken: false,
                         answered: None,
+                        answers: Vec::new(),
                     });
                     self.received += 1;
                 }
@@ -214,7 +220,7 @@ impl Order {
         }
         let passed = self.caller.filter(|status| !matches!(status, 200 | 487));
         if let Some(status) = passed
-            && self.attempts.iter().all(|attempt| attempt.answered != Some(status))
+            && !self.attempts.iter().any(|attempt| attempt.answers.contains(&status))
         {
             return Err(format!("the caller got {status}, which nobody answered"));
         }

@@ -233,9 +233,13 @@ impl Stack {
         let unreliable = client.transport.is_unreliable();
         match client.state {
             State::Invite(before) => {
-                let (after, effect) = invite_client::step(before, invite_event(status));
+                let lost =
+                    status == 503 || self.options.transport_error_responses.contains(&status);
+                let event = if lost { Event::Lost } else { invite_event(status) };
+                let (after, effect) = invite_client::step(before, event);
                 client.state = State::Invite(after);
-                let late = before == invite_client::State::Orphaned;
+                use invite_client::State::{Orphaned, Refused};
+                let late = matches!(before, Orphaned | Refused);
                 let told = client.told(id, Verdict::Answered { late });
                 self.on_invite_response(id, before, after, flow);
                 if matches!(effect, Effect::Acknowledge | Effect::AcknowledgeAndTell) {
@@ -385,7 +389,7 @@ impl Stack {
         after: invite_client::State,
         flow: FlowId,
     ) {
-        use invite_client::State::{Accepted, Completed, Orphaned, Proceeding};
+        use invite_client::State::{Accepted, Completed, Orphaned, Proceeding, Refused};
         match after {
             Proceeding => {
                 if before == invite_client::State::Calling {
@@ -409,6 +413,8 @@ impl Stack {
                 self.stop_waiting(id);
             }
             Orphaned => self.adopt_flow(id, flow),
+            Refused if matches!(before, Orphaned | Refused) => self.adopt_flow(id, flow),
+            Refused => self.orphan(id),
             Accepted | invite_client::State::Calling | invite_client::State::Terminated => {}
         }
     }

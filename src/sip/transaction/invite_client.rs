@@ -18,8 +18,10 @@
 //! ```
 //!
 //! An attempt whose flow failed, whose timer B ran out (it is cut at the deadline of a recovery), or that
-//! another attempt took the place of, is not forgotten but `Orphaned`: its bytes may have arrived, so a late answer must still find it
-//! (`recovery` says what it means) and a 2xx is never left without ACK.
+//! another attempt took the place of, is not forgotten but `Orphaned`: its bytes may have arrived, so a late
+//! answer must still find it (`recovery` says what it means) and a 2xx is never left without ACK. The same holds
+//! for one that a proxy answered because it lost the peer (503, or a listed status): it is `Refused`, and of what
+//! may still come only a 2xx matters.
 
 /// Where the transaction is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,6 +36,8 @@ pub enum State {
     Accepted,
     /// Given up, but a late answer is still recognised.
     Orphaned,
+    /// Refused by somebody on the way who lost the peer: the peer's 2xx may follow.
+    Refused,
     /// Over.
     Terminated,
 }
@@ -47,6 +51,8 @@ pub enum Event {
     Success,
     /// A 3xx, 4xx, 5xx or 6xx response.
     Failure,
+    /// One of them by which somebody on the way says that he lost the peer.
+    Lost,
     /// Timer A: retransmit.
     A,
     /// Timer B: nothing came.
@@ -77,8 +83,8 @@ pub enum Effect {
 /// One step of the machine: pure.
 pub fn step(state: State, event: Event) -> (State, Effect) {
     use Effect::{Acknowledge, AcknowledgeAndTell, Nothing, Retransmit, Tell};
-    use Event::{A, B, Failure, FlowFailed, Over, Provisional, Success, Superseded};
-    use State::{Accepted, Calling, Completed, Orphaned, Proceeding, Terminated};
+    use Event::{A, B, Failure, FlowFailed, Lost, Over, Provisional, Success, Superseded};
+    use State::{Accepted, Calling, Completed, Orphaned, Proceeding, Refused, Terminated};
     match (state, event) {
         (Calling | Proceeding, Provisional) => (Proceeding, Tell),
         (Calling | Proceeding, Success) => (Accepted, Tell),
@@ -86,19 +92,21 @@ pub fn step(state: State, event: Event) -> (State, Effect) {
         (Calling, A) => (Calling, Retransmit),
         (Calling, B) | (Calling | Proceeding, FlowFailed) => (Orphaned, Tell),
         (Calling | Proceeding, Superseded) => (Orphaned, Nothing),
-        (Completed, Failure) => (Completed, Acknowledge),
+        (Calling | Proceeding, Lost) => (Refused, AcknowledgeAndTell),
+        (Completed | Refused, Failure | Lost) => (state, Acknowledge),
         (Accepted, Success) => (Accepted, Tell),
         // RFC 3261 §17.1.1.3 for the ACK; what a late answer means is decided by the session.
         (Orphaned, Provisional) => (Orphaned, Tell),
-        (Orphaned, Success) => (Accepted, Tell),
-        (Orphaned, Failure) => (Completed, AcknowledgeAndTell),
-        (Completed | Accepted | Orphaned, Over) => (Terminated, Nothing),
+        (Orphaned | Refused, Success) => (Accepted, Tell),
+        (Orphaned, Failure | Lost) => (Refused, AcknowledgeAndTell),
+        (Completed | Accepted | Orphaned | Refused, Over) => (Terminated, Nothing),
         (Terminated, _)
         | (Calling | Proceeding, Over)
-        | (Proceeding | Completed | Accepted | Orphaned, A | B)
-        | (Completed | Accepted | Orphaned, FlowFailed | Superseded)
+        | (Proceeding | Completed | Accepted | Orphaned | Refused, A | B)
+        | (Completed | Accepted | Orphaned | Refused, FlowFailed | Superseded)
+        | (Refused, Provisional)
         | (Completed, Provisional | Success)
-        | (Accepted, Provisional | Failure) => (state, Nothing),
+        | (Accepted, Provisional | Failure | Lost) => (state, Nothing),
     }
 }
 
@@ -136,8 +144,17 @@ mod tests {
     }
 
     #[test]
+    fn the_2xx_of_a_peer_that_somebody_else_gave_up_is_still_recognised() {
+        let (state, effect) = step(State::Proceeding, Event::Lost);
+        assert_eq!((state, effect), (State::Refused, Effect::AcknowledgeAndTell));
+        assert_eq!(step(state, Event::Provisional), (state, Effect::Nothing));
+        assert_eq!(step(state, Event::Failure), (state, Effect::Acknowledge));
+        assert_eq!(step(state, Event::Success), (State::Accepted, Effect::Tell));
+    }
+
+    #[test]
     fn a_flow_that_dies_after_the_final_response_changes_nothing() {
-        for state in [State::Completed, State::Accepted, State::Orphaned] {
+        for state in [State::Completed, State::Accepted, State::Orphaned, State::Refused] {
             assert_eq!(step(state, Event::FlowFailed), (state, Effect::Nothing));
         }
     }
