@@ -74,6 +74,25 @@ pub enum ForeignCallers {
     Relay,
 }
 
+/// What the server is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Role {
+    /// A back-to-back user agent, which owns calls and recovers them.
+    #[default]
+    Server,
+    /// A proxy in front of such servers.
+    Proxy,
+}
+
+/// Two servers of which one stands in for the other, as a proxy sees them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Pair {
+    /// Its name, which calls are spread by: all proxies of a fleet have the same.
+    pub name: String,
+    /// The primary, and the backup if there is one; over one transport.
+    pub members: Vec<Target>,
+}
+
 /// Bounds of what one shard holds for its peers, each with its option in `[limits]`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Limits {
@@ -141,6 +160,14 @@ pub struct Options {
     pub transport_error_responses: Vec<u16>,
     /// True while somebody is to be told of events.
     pub events: bool,
+    /// What the server is.
+    pub role: Role,
+    /// A proxy's servers.
+    pub pairs: Vec<Pair>,
+    /// How often a proxy asks each of them whether it lives; zero: never.
+    pub oos_check: Duration,
+    /// How long an answer may take until it counts as out of service.
+    pub oos_force: Duration,
     /// What happens to callers that are no device.
     pub foreign_callers: ForeignCallers,
     /// Bounds.

@@ -14,10 +14,12 @@ use super::actions::{Actions, CloseReason, FlowError, Input, NewFlow, Stats};
 use super::agent::Agent;
 use super::counters::Counters;
 use super::message::{FrameError, Head, HeadError, Method, Name, View, write};
+use super::proxy::Proxy;
 use super::timer::Timer;
 use super::transaction::{Stack, Told};
+use crate::cti;
 use crate::key::{FlowId, ShardId, TimerKey};
-use crate::options::Options;
+use crate::options::{Options, Role};
 use crate::target::{Target, Transport};
 use crate::time::Instant;
 
@@ -28,7 +30,7 @@ pub const TIMERS_PER_TURN: usize = 256;
 /// The protocol of one shard.
 pub struct Endpoint {
     stack: Stack,
-    agent: Agent,
+    user: User,
     head: Head,
     drain: Option<TimerKey>,
 }
@@ -36,8 +38,9 @@ pub struct Endpoint {
 impl Endpoint {
     /// An endpoint without flows or calls. `seed` starts its one generator of tags and branches.
     pub fn new(shard: ShardId, seed: [u8; 32], options: Arc<Options>) -> Self {
-        let stack = Stack::new(shard, seed, options);
-        Self { stack, agent: Agent::default(), head: Head::new(), drain: None }
+        let mut stack = Stack::new(shard, seed, options);
+        let user = User::new(&mut stack);
+        Self { stack, user, head: Head::new(), drain: None }
     }
 
     /// Takes a flow that a peer opened. `None` when `flows_max` are open: close it.
@@ -74,8 +77,11 @@ impl Endpoint {
             Input::FlowOpened { flow } => self.on_flow_opened(flow),
             Input::FlowFailed { flow, error } => self.on_flow_failed(flow, error),
             Input::Undelivered { peer, error } => self.on_undelivered(peer, error),
-            Input::Request(request) => self.agent.on_cti_request(&mut self.stack, request),
-            Input::Options(options) => self.stack.options = options,
+            Input::Request(request) => self.user.on_cti_request(&mut self.stack, request),
+            Input::Options(options) => {
+                self.stack.options = options;
+                self.user.on_options(&mut self.stack);
+            }
             Input::Drain { deadline } => self.on_drain(deadline),
             Input::Timeout => self.on_timeout(now),
         }
@@ -89,7 +95,7 @@ impl Endpoint {
 
     /// What there is and what was counted.
     pub fn stats(&self) -> Stats {
-        Stats { calls: self.agent.len(), ..self.stack.stats() }
+        Stats { calls: self.user.calls(), ..self.stack.stats() }
     }
 
     /// What was counted by kind.
@@ -99,7 +105,7 @@ impl Endpoint {
 
     /// True when a drain was asked for, no call is left, and no request of ours is unanswered.
     pub fn is_drained(&self) -> bool {
-        self.agent.is_drained() && self.stack.is_quiet()
+        self.user.is_drained() && self.stack.is_quiet()
     }
 
     fn on_message(&mut self, flow: FlowId, bytes: &[u8]) {
@@ -111,7 +117,7 @@ impl Endpoint {
                 match view.check() {
                     Ok(()) if view.is_request() => {
                         self.look_for_alias(flow, view);
-                        self.agent.on_request(&mut self.stack, flow, view);
+                        self.user.on_request(&mut self.stack, flow, view);
                     }
                     Ok(()) => self.on_response(flow, view),
                     Err(error) => self.on_bad_message(flow, view, error),
@@ -127,7 +133,7 @@ impl Endpoint {
 
     fn on_response(&mut self, flow: FlowId, response: View<'_>) {
         if let Some(told) = self.stack.on_response(flow, response) {
-            self.agent.on_told(&mut self.stack, told, Some((flow, response)));
+            self.user.on_told(&mut self.stack, told, Some((flow, response)));
         }
     }
 
@@ -189,7 +195,7 @@ impl Endpoint {
         let address = SocketAddr::new(flow_of.peer.ip(), via.port.unwrap_or(transport.port()));
         let target = Target { transport, address };
         if self.stack.options.is_target(target) && self.stack.flows.alias(flow, target) {
-            self.agent.on_alive(&mut self.stack, target);
+            self.user.on_alive(&mut self.stack, target);
         }
     }
 
@@ -199,7 +205,7 @@ impl Endpoint {
         if let Some(target) =
             opened.map(|flow| Target { transport: flow.transport, address: flow.peer })
         {
-            self.agent.on_alive(&mut self.stack, target);
+            self.user.on_alive(&mut self.stack, target);
         }
     }
 
@@ -217,12 +223,12 @@ impl Endpoint {
 
     fn tell(&mut self, told: &[Told]) {
         for &told in told {
-            self.agent.on_told(&mut self.stack, told, None);
+            self.user.on_told(&mut self.stack, told, None);
         }
     }
 
     fn on_drain(&mut self, deadline: Instant) {
-        self.agent.drain();
+        self.user.drain();
         if let Some(old) = self.drain.replace(self.stack.wheel.schedule(deadline, Timer::Drain)) {
             self.stack.wheel.cancel(old);
         }
@@ -252,10 +258,99 @@ impl Endpoint {
                 }
                 Timer::Ping(flow) => self.stack.on_ping(flow),
                 Timer::Idle(flow) => self.stack.on_idle(flow),
-                Timer::Retry(_) | Timer::Answer(_) | Timer::Session(_) | Timer::Drain => {
-                    self.agent.on_timer(&mut self.stack, timer);
+                Timer::Retry(_)
+                | Timer::Answer(_)
+                | Timer::Session(_)
+                | Timer::Probe(_)
+                | Timer::Drain => {
+                    self.user.on_timer(&mut self.stack, timer);
                 }
             }
+        }
+    }
+}
+
+/// What stands on the transactions (RFC 3261 §5, "transaction user"): one for the life of the server.
+enum User {
+    Agent(Agent),
+    Proxy(Proxy),
+}
+
+impl User {
+    fn new(stack: &mut Stack) -> Self {
+        match stack.options.role {
+            Role::Server => Self::Agent(Agent::default()),
+            Role::Proxy => {
+                let mut proxy = Proxy::default();
+                proxy.on_options(stack);
+                Self::Proxy(proxy)
+            }
+        }
+    }
+
+    fn on_request(&mut self, stack: &mut Stack, flow: FlowId, request: View<'_>) {
+        match self {
+            Self::Agent(agent) => agent.on_request(stack, flow, request),
+            Self::Proxy(proxy) => proxy.on_request(stack, flow, request),
+        }
+    }
+
+    fn on_told(&mut self, stack: &mut Stack, told: Told, response: Option<(FlowId, View<'_>)>) {
+        match self {
+            Self::Agent(agent) => agent.on_told(stack, told, response),
+            Self::Proxy(proxy) => proxy.on_told(stack, told, response),
+        }
+    }
+
+    fn on_timer(&mut self, stack: &mut Stack, timer: Timer) {
+        match (self, timer) {
+            (Self::Agent(agent), timer) => agent.on_timer(stack, timer),
+            (Self::Proxy(proxy), Timer::Probe(place)) => proxy.on_probe(stack, place),
+            // A drain of the proxy is over when its transactions are.
+            (Self::Proxy(_), _) => {}
+        }
+    }
+
+    fn on_options(&mut self, stack: &mut Stack) {
+        match self {
+            Self::Agent(_) => {}
+            Self::Proxy(proxy) => proxy.on_options(stack),
+        }
+    }
+
+    fn on_alive(&mut self, stack: &mut Stack, target: Target) {
+        match self {
+            Self::Agent(agent) => agent.on_alive(stack, target),
+            Self::Proxy(_) => {}
+        }
+    }
+
+    /// A proxy has no calls that anything could be asked of.
+    fn on_cti_request(&mut self, stack: &mut Stack, request: cti::Request) {
+        match self {
+            Self::Agent(agent) => agent.on_cti_request(stack, request),
+            Self::Proxy(_) => {}
+        }
+    }
+
+    fn drain(&mut self) {
+        match self {
+            Self::Agent(agent) => agent.drain(),
+            Self::Proxy(proxy) => proxy.drain(),
+        }
+    }
+
+    fn is_drained(&self) -> bool {
+        match self {
+            Self::Agent(agent) => agent.is_drained(),
+            Self::Proxy(proxy) => proxy.is_drained(),
+        }
+    }
+
+    fn calls(&self) -> usize {
+        match self {
+            Self::Agent(agent) => agent.len(),
+            Self::Proxy(_) => 0,
         }
     }
 }

@@ -10,6 +10,7 @@ mod dialog;
 mod endpoint;
 mod flow;
 pub mod message;
+mod proxy;
 pub mod recovery;
 mod session;
 mod timer;

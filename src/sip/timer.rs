@@ -61,6 +61,8 @@ pub(super) enum Timer {
     Idle(FlowId),
     /// No session refresh came in time (RFC 4028 §10).
     Session(CallId),
+    /// A member of a pair is to be asked whether it lives.
+    Probe(u16),
     /// The patience of a drain is over.
     Drain,
 }

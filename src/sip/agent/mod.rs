@@ -134,6 +134,8 @@ impl Agent {
             (Owner::Relay { from, .. }, Verdict::Failed { .. } | Verdict::Answered { .. }, _) => {
                 stack.respond(from, 503);
             }
+            // The proxy's.
+            (Owner::Forwarded(_) | Owner::Probe(_), _, _) => {}
             (Owner::Leg(leg), _, response) => self.on_invite_told(stack, leg, told, response),
         }
     }

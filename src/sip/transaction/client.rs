@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use super::invite_client::{self, Effect, Event};
 use super::repeat::Repeat;
+use super::told::{Lost, NewClient, Owner, Told, Verdict};
 use super::{CLIENTS_MAX, Stack, request_client};
-use crate::key::{ClientId, FlowId, LegId, ServerId, TimerKey};
+use crate::key::{ClientId, FlowId, TimerKey};
 use crate::sip::actions::FlowError;
 use crate::sip::counters::End;
 use crate::sip::message::{Head, Method, Name, View, write};
@@ -54,17 +55,6 @@ pub(in crate::sip) enum State {
     Request(request_client::State),
 }
 
-/// Who is told.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::sip) enum Owner {
-    /// Nobody: a BYE of ours, best effort.
-    Nobody,
-    /// The leg that an INVITE went out on.
-    Leg(LegId),
-    /// The server transaction of the other leg that the request was relayed from.
-    Relay { from: ServerId, leg: LegId },
-}
-
 /// A CANCEL goes out only after a provisional response (RFC 3261 §9.1).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Cancel {
@@ -73,72 +63,9 @@ enum Cancel {
     Sent,
 }
 
-/// What a new transaction is made of.
-pub(in crate::sip) struct NewClient<'a> {
-    pub(in crate::sip) branch: Token,
-    pub(in crate::sip) method: Method,
-    pub(in crate::sip) cseq: u32,
-    pub(in crate::sip) owner: Owner,
-    pub(in crate::sip) flow: FlowId,
-    /// Where to go when the flow is gone.
-    pub(in crate::sip) target: Target,
-    /// True when `target` is not what the peer asked for: the request is too large for a datagram.
-    pub(in crate::sip) oversized: bool,
-    pub(in crate::sip) request: &'a Rc<[u8]>,
-    /// Timer B or F.
-    pub(in crate::sip) timeout: Duration,
-}
-
-/// Something a transaction tells its owner.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::sip) struct Told {
-    pub(in crate::sip) client: ClientId,
-    pub(in crate::sip) cseq: u32,
-    pub(in crate::sip) owner: Owner,
-    pub(in crate::sip) verdict: Verdict,
-}
-
-/// What became of a request.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::sip) enum Verdict {
-    /// A response came; `late` when the attempt had been given up.
-    Answered { late: bool },
-    /// Timer B, F or C, or 64·T1 after a CANCEL.
-    TimedOut,
-    /// The flow died or could not be opened.
-    Failed {
-        /// How.
-        lost: Lost,
-        /// What the flow was made of.
-        transport: Transport,
-    },
-}
-
-/// How a flow was lost.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::sip) enum Lost {
-    /// It could not be opened.
-    Unopened,
-    /// It died, and that was seen at once.
-    Died,
-    /// Its peer vanished without a word.
-    Silent,
-}
-
-impl Lost {
-    /// `error` ended a flow that was `open`.
-    fn of(open: bool, error: FlowError) -> Self {
-        match error {
-            _ if !open => Self::Unopened,
-            FlowError::Silent => Self::Silent,
-            _ => Self::Died,
-        }
-    }
-}
-
 impl Client {
     fn told(&self, client: ClientId, verdict: Verdict) -> Told {
-        Told { client, cseq: self.cseq, owner: self.owner, verdict }
+        Told { client, method: self.method, cseq: self.cseq, owner: self.owner, verdict }
     }
 
     /// True until a final response comes or it is given up.
@@ -510,7 +437,10 @@ impl Stack {
                     self.send_again(id);
                 } else {
                     self.counters.sent.count(client.method, End::Failed);
-                    self.end_client(id);
+                    // The proxy may have another target for its bytes, and ends it then.
+                    if !matches!(client.owner, Owner::Forwarded(_)) {
+                        self.end_client(id);
+                    }
                 }
                 (effect == request_client::Effect::Tell).then_some(told)
             }
@@ -568,7 +498,7 @@ impl Stack {
         }
     }
 
-    fn end_client(&mut self, id: ClientId) {
+    pub(in crate::sip) fn end_client(&mut self, id: ClientId) {
         self.stop_repeating(id);
         self.stop_waiting(id);
         if let Some(client) = self.clients.remove(id)

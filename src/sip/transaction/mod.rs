@@ -11,6 +11,7 @@ mod repeat;
 pub mod request_client;
 pub mod request_server;
 mod server;
+mod told;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -21,9 +22,10 @@ use rand_chacha::ChaCha12Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
 
 use client::Client;
-pub(super) use client::{Lost, NewClient, Owner, Told, Verdict, write_cseq};
-pub(super) use server::Received;
+pub(super) use client::write_cseq;
 use server::Server;
+pub(super) use server::{Received, write_top_via};
+pub(super) use told::{Forwarded, Lost, NewClient, Owner, Told, Verdict};
 
 use super::actions::{Actions, CloseReason, FlowError, Stats};
 use super::counters::Counters;

@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::invite_server::{self, Event};
 use super::repeat::Repeat;
 use super::{SERVERS_MAX, Stack, request_server};
-use crate::key::{FlowId, RETAINED_SLOTS, ServerId, TimerKey};
+use crate::key::{ClientId, FlowId, RETAINED_SLOTS, ServerId, TimerKey};
 use crate::sip::counters::End;
 use crate::sip::message::{Header, Method, Name, Via, View, write};
 use crate::sip::timer::{T1_64, T4, Timer};
@@ -27,7 +27,7 @@ pub(in crate::sip) struct Server {
     flow: FlowId,
     pub(in crate::sip) transport: Transport,
     /// Where the request came from.
-    peer: SocketAddr,
+    pub(in crate::sip) peer: SocketAddr,
     /// The peer's port for responses when the flow is gone (RFC 3261 §18.2.2).
     reply_port: u16,
     branch: u64,
@@ -36,6 +36,10 @@ pub(in crate::sip) struct Server {
     timer: Option<TimerKey>,
     /// Timer G.
     pub(super) repeat: Option<Box<Repeat>>,
+    /// What the proxy forwarded it as.
+    forwarded: Option<ClientId>,
+    /// A CANCEL came for it, to the proxy.
+    cancelled: bool,
 }
 
 impl Server {
@@ -107,6 +111,8 @@ impl Stack {
             peer: reply.peer,
             reply_port: reply.port,
             branch,
+            forwarded: None,
+            cancelled: false,
             response: None,
             timer: None,
             repeat: None,
@@ -272,6 +278,65 @@ impl Stack {
             server.request = Rc::default();
             self.set_server_timer(id, T1_64, Timer::J(id));
         }
+    }
+
+    /// Notes what a request was forwarded as.
+    pub(in crate::sip) fn set_forwarded(&mut self, id: ServerId, client: ClientId) {
+        if let Some(server) = self.servers.get_mut(id) {
+            server.forwarded = Some(client);
+        }
+    }
+
+    /// A CANCEL came for a request that was forwarded: as what, if it was.
+    pub(in crate::sip) fn cancel_forwarded(&mut self, id: ServerId) -> Option<ClientId> {
+        let server = self.servers.get_mut(id)?;
+        server.cancelled = true;
+        server.forwarded
+    }
+
+    /// True when a CANCEL came for a request that was forwarded.
+    pub(in crate::sip) fn is_cancelled(&self, id: ServerId) -> bool {
+        self.servers.get(id).is_some_and(|server| server.cancelled)
+    }
+
+    /// Passes the response of somebody else on, as it is: what else but a 2xx again comes after a final one is
+    /// dropped (RFC 3261 §16.7 step 5, RFC 6026 §7.1).
+    pub(in crate::sip) fn forward_response(
+        &mut self,
+        id: ServerId,
+        method: Method,
+        status: u16,
+        bytes: &[u8],
+    ) {
+        let Some(server) = self.servers.get(id) else { return };
+        let is_first = match server.state {
+            State::Invite(invite_server::State::Proceeding) => true,
+            State::Invite(invite_server::State::Accepted) if (200..300).contains(&status) => false,
+            State::Invite(_) => return,
+            State::Request(state) => state != request_server::State::Completed,
+        };
+        if is_first && status >= 200 {
+            self.counters.received.count(method, End::Status(status));
+        }
+        self.on_answer(id, status, bytes);
+    }
+
+    /// Sends a response whose transaction is over to whom its second Via names (RFC 3261 §18.2.2); the first is
+    /// ours.
+    pub(in crate::sip) fn send_back(&mut self, response: View<'_>, bytes: &[u8]) {
+        let via = response.values(Name::Via).nth(1).and_then(Via::parse);
+        let Some((via, transport)) =
+            via.and_then(|via| Some((via, Transport::parse(via.transport)?)))
+        else {
+            return;
+        };
+        let host = via.received.unwrap_or(via.host);
+        let host = host.strip_prefix(b"[").and_then(|host| host.strip_suffix(b"]")).unwrap_or(host);
+        let ip = std::str::from_utf8(host).ok().and_then(|host| host.parse().ok());
+        let Some(ip) = ip else { return };
+        let port = via.rport.flatten().or(via.port).unwrap_or(transport.port());
+        let flow = self.outbound(Target { transport, address: SocketAddr::new(ip, port) });
+        self.out.send(flow, bytes);
     }
 
     /// Forgets a transaction.
@@ -496,7 +561,12 @@ fn makes_dialog(request: View<'_>) -> bool {
 
 /// The topmost Via with `received` where the sender's address is not what it says (RFC 3261
 /// §18.2.1), and with both where it asks for `rport` (RFC 3581 §4).
-fn write_top_via(out: &mut Vec<u8>, request: View<'_>, header: &Header<'_>, peer: SocketAddr) {
+pub(in crate::sip) fn write_top_via(
+    out: &mut Vec<u8>,
+    request: View<'_>,
+    header: &Header<'_>,
+    peer: SocketAddr,
+) {
     let Some(via) = request.via() else { return write::line(out, header.line) };
     let wants_rport = via.rport == Some(None);
     let host = via.host.strip_prefix(b"[").and_then(|host| host.strip_suffix(b"]"));

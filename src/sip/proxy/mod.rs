@@ -1,0 +1,349 @@
+//! The proxy role: transaction-stateful, record-routing, without forking (RFC 3261 §16).
+//!
+//! ```text
+//!  device ◄──► proxy ◄──► pair of servers (primary, backup)
+//!
+//!  request ─► route ─► first target ─┬─ answer ─► passed back
+//!                        ▲           └─ transport fails ─► next target of the set
+//!                        └───────────────────────────────────┘  │ none left
+//!                                              503, Error-Info: transport-error ◄┘
+//! ```
+//!
+//! It never waits and never sends the same thing twice to the same target: that is for the server that
+//! recovers. It keeps no state beyond its transactions; a failed one is remembered for 64·T1, so that a late
+//! 2xx of its peer still finds its way back.
+
+mod forward;
+mod probe;
+mod route;
+
+use std::rc::Rc;
+
+use self::probe::Members;
+use self::route::{Hop, Plan};
+use super::message::{Head, Method, Name, View, write};
+use super::timer::T1_64;
+use super::token::Token;
+use super::transaction::{Forwarded, NewClient, Owner, Received, Stack, Told, Verdict};
+use crate::key::{ClientId, FlowId, ServerId};
+use crate::target::Target;
+
+/// Max-Forwards where a request has none (RFC 3261 §16.6 step 3).
+const MAX_FORWARDS: u8 = 70;
+
+/// What a proxy says of a transport failure of a forwarded request (`spec` §9).
+const ERROR_INFO: &[u8] = b"<transport-error>";
+/// The same for who does not read that.
+const REASON: &[u8] = b"SIP;cause=503;text=\"transport-error\"";
+/// Seconds that a caller is told to wait while no new calls are taken.
+const RETRY_AFTER: &[u8] = b"5";
+
+/// Forwards requests and responses.
+#[derive(Debug, Default)]
+pub(super) struct Proxy {
+    draining: bool,
+    members: Members,
+}
+
+impl Proxy {
+    /// Takes no new calls any more.
+    pub(super) fn drain(&mut self) {
+        self.draining = true;
+    }
+
+    /// True when a drain was asked for: what is under way the stack knows.
+    pub(super) fn is_drained(&self) -> bool {
+        self.draining
+    }
+
+    /// New options are in force: members are probed as they say.
+    pub(super) fn on_options(&mut self, stack: &mut Stack) {
+        self.members.on_options(stack);
+    }
+
+    /// A member is to be probed.
+    pub(super) fn on_probe(&mut self, stack: &mut Stack, place: u16) {
+        self.members.probe(stack, place);
+    }
+
+    /// A request, well-formed and with the mandatory headers.
+    pub(super) fn on_request(&mut self, stack: &mut Stack, flow: FlowId, request: View<'_>) {
+        match request.method() {
+            Method::Ack => return self.on_ack(stack, flow, request),
+            Method::Cancel => return on_cancel(stack, flow, request),
+            _ => {}
+        }
+        let server = match stack.receive(flow, request) {
+            Received::New(server) => server,
+            Received::Repeated => return,
+            Received::Refused => {
+                return stack.respond_once(flow, request, 503, |out| write::body(out, b""));
+            }
+        };
+        match self.plan(stack, flow, request) {
+            Ok(Some(plan)) => self.forward(stack, server, request, &plan),
+            Ok(None) => answer_options(stack, server, self.draining),
+            Err(status) => refuse(stack, server, request, status),
+        }
+    }
+
+    /// What becomes of a request; `None`: it is for the proxy itself.
+    fn plan<'a>(
+        &self,
+        stack: &Stack,
+        flow: FlowId,
+        request: View<'a>,
+    ) -> Result<Option<Plan<'a>>, u16> {
+        let Some(peer) = stack.flows.get(flow).map(|flow| flow.peer) else { return Err(503) };
+        let options = &stack.options;
+        let plan = route::plan(options, peer.ip(), request)?;
+        let for_us = request.method() == Method::Options && plan.is_for_us;
+        if for_us {
+            return Ok(None);
+        }
+        if request.max_forwards() == Some(0) {
+            return Err(483);
+        }
+        if forward::has_looped(options, request) {
+            return Err(482);
+        }
+        if request.first(Name::ProxyRequire).is_some() {
+            return Err(420);
+        }
+        let new = request.to().is_some_and(|to| to.tag.is_none());
+        if self.draining && new && request.method() == Method::Invite {
+            return Err(503);
+        }
+        Ok(Some(plan))
+    }
+
+    fn forward(&self, stack: &mut Stack, server: ServerId, request: View<'_>, plan: &Plan<'_>) {
+        if request.method() == Method::Invite {
+            stack.respond(server, 100);
+        }
+        let (target, forwarded) = match plan.hop {
+            Hop::To(target) => (target, Forwarded { from: server, pair: None, tried: 0 }),
+            Hop::Pair { pair, first } => {
+                let Some((target, tried)) = self.members.next(stack, pair, 0, first) else {
+                    return respond_lost(stack, server);
+                };
+                (target, Forwarded { from: server, pair: Some(pair), tried })
+            }
+        };
+        let branch = stack.next_branch();
+        let head = forward::Forward {
+            plan,
+            branch,
+            transport: target.transport,
+            peer: stack.server(server).map(|server| (server.peer, server.transport)),
+        };
+        let bytes = forward::request(&stack.options, request, &head);
+        if !stack.can_read(&bytes) {
+            return stack.respond(server, 513);
+        }
+        self.send(stack, forwarded, target, request.method(), branch, &bytes);
+    }
+
+    fn send(
+        &self,
+        stack: &mut Stack,
+        forwarded: Forwarded,
+        target: Target,
+        method: Method,
+        branch: Token,
+        bytes: &Rc<[u8]>,
+    ) {
+        if !stack.has_room_for_client() {
+            return stack.respond(forwarded.from, 503);
+        }
+        let cseq = cseq_of(bytes);
+        let flow = stack.outbound(target);
+        let client = stack.start(NewClient {
+            branch,
+            method,
+            cseq,
+            owner: Owner::Forwarded(forwarded),
+            flow,
+            target,
+            oversized: false,
+            request: bytes,
+            timeout: T1_64,
+        });
+        stack.set_forwarded(forwarded.from, client);
+    }
+
+    /// The ACK of a 2xx goes on like any request, without a transaction (RFC 3261 §16.11); that of another
+    /// response ends here.
+    fn on_ack(&mut self, stack: &mut Stack, flow: FlowId, ack: View<'_>) {
+        if stack.on_ack(ack) || ack.max_forwards() == Some(0) {
+            return;
+        }
+        let Some((peer, transport)) = stack.flows.get(flow).map(|flow| (flow.peer, flow.transport))
+        else {
+            return;
+        };
+        let Ok(plan) = route::plan(&stack.options, peer.ip(), ack) else { return };
+        let target = match plan.hop {
+            Hop::To(target) => Some(target),
+            Hop::Pair { pair, first } => {
+                self.members.next(stack, pair, 0, first).map(|(target, _)| target)
+            }
+        };
+        let Some(target) = target else { return };
+        let head = forward::Forward {
+            plan: &plan,
+            branch: stack.token(u32::MAX),
+            transport: target.transport,
+            peer: Some((peer, transport)),
+        };
+        let bytes = forward::request(&stack.options, ack, &head);
+        let flow = stack.outbound(target);
+        stack.out.send(flow, &bytes);
+    }
+
+    /// A request that was forwarded has something to tell; `response` is there when it was answered.
+    pub(super) fn on_told(
+        &mut self,
+        stack: &mut Stack,
+        told: Told,
+        response: Option<(FlowId, View<'_>)>,
+    ) {
+        let forwarded = match told.owner {
+            Owner::Forwarded(forwarded) => forwarded,
+            Owner::Probe(place) => return self.members.on_told(place, told.verdict),
+            Owner::Nobody | Owner::Leg(_) | Owner::Relay { .. } => return,
+        };
+        match (told.verdict, response) {
+            (Verdict::Answered { late }, Some((_, response))) => {
+                self.on_answer(stack, told.client, forwarded, late, response);
+            }
+            (Verdict::Failed { .. }, _) => {
+                self.on_failed(stack, told.client, forwarded);
+                if told.method != Method::Invite {
+                    stack.end_client(told.client);
+                }
+            }
+            (Verdict::TimedOut | Verdict::Answered { .. }, _) => {
+                on_timeout(stack, told.method, forwarded);
+            }
+        }
+    }
+
+    fn on_answer(
+        &mut self,
+        stack: &mut Stack,
+        client: ClientId,
+        forwarded: Forwarded,
+        late: bool,
+        response: View<'_>,
+    ) {
+        let status = response.status();
+        if status == 100 {
+            return;
+        }
+        if late {
+            // Whoever asked was told 503, or has the answer of another target. A 2xx must reach who can
+            // acknowledge it (RFC 6026 §7.2); nothing else matters.
+            if (200..300).contains(&status) {
+                let bytes = forward::response(response);
+                stack.send_back(response, &bytes);
+            }
+            return;
+        }
+        let unavailable = status == 503 && !stack.is_cancelled(forwarded.from);
+        if unavailable && self.try_next(stack, client, forwarded) {
+            return;
+        }
+        let bytes = forward::response(response);
+        stack.forward_response(forwarded.from, response.method(), status, &bytes);
+    }
+
+    fn on_failed(&mut self, stack: &mut Stack, client: ClientId, forwarded: Forwarded) {
+        if stack.is_cancelled(forwarded.from) {
+            return stack.respond(forwarded.from, 487);
+        }
+        if !self.try_next(stack, client, forwarded) {
+            respond_lost(stack, forwarded.from);
+        }
+    }
+
+    /// The same request to the next target of its set, if there is one.
+    fn try_next(&self, stack: &mut Stack, client: ClientId, forwarded: Forwarded) -> bool {
+        let Some(pair) = forwarded.pair else { return false };
+        let Some((target, tried)) = self.members.next(stack, pair, forwarded.tried, None) else {
+            return false;
+        };
+        let next = Forwarded { tried, ..forwarded };
+        let Some(request) = stack.client(client).map(|client| Rc::clone(&client.request)) else {
+            return false;
+        };
+        let branch = stack.next_branch();
+        let Some((method, bytes)) =
+            forward::again(&stack.options, &request, branch, target.transport)
+        else {
+            return false;
+        };
+        self.send(stack, next, target, method, branch, &bytes);
+        true
+    }
+}
+
+/// 200, and the CANCEL goes on by the transaction of its INVITE (RFC 3261 §16.10). One without an INVITE
+/// here can have none further on either: it would need our branch.
+fn on_cancel(stack: &mut Stack, flow: FlowId, cancel: View<'_>) {
+    let server = stack.cancelled_invite(cancel);
+    let status = if server.is_some() { 200 } else { 481 };
+    stack.respond_once(flow, cancel, status, |out| write::body(out, b""));
+    if let Some(server) = server
+        && let Some(client) = stack.cancel_forwarded(server)
+    {
+        stack.cancel(client);
+    }
+}
+
+/// Nothing came in time. Who asked for anything but INVITE has given up by himself (RFC 4320 §4.2).
+fn on_timeout(stack: &mut Stack, method: Method, forwarded: Forwarded) {
+    match method {
+        Method::Invite if stack.is_cancelled(forwarded.from) => stack.respond(forwarded.from, 487),
+        Method::Invite => stack.respond(forwarded.from, 408),
+        _ => stack.finish(forwarded.from),
+    }
+}
+
+/// The forwarded request met a transport failure, and there is no other target.
+fn respond_lost(stack: &mut Stack, server: ServerId) {
+    stack.respond_with(server, 503, write::reason_phrase(503).as_bytes(), |out| {
+        write::header(out, "Error-Info", ERROR_INFO);
+        write::header(out, "Reason", REASON);
+        write::body(out, b"");
+    });
+}
+
+fn refuse(stack: &mut Stack, server: ServerId, request: View<'_>, status: u16) {
+    stack.respond_with(server, status, write::reason_phrase(status).as_bytes(), |out| {
+        match status {
+            420 => {
+                for option in request.values(Name::ProxyRequire) {
+                    write::header(out, "Unsupported", option);
+                }
+            }
+            503 => write::header(out, "Retry-After", RETRY_AFTER),
+            _ => {}
+        }
+        write::body(out, b"");
+    });
+}
+
+/// Somebody asks whether the proxy lives.
+fn answer_options(stack: &mut Stack, server: ServerId, draining: bool) {
+    let status = if draining { 503 } else { 200 };
+    stack.respond(server, status);
+}
+
+fn cseq_of(request: &[u8]) -> u32 {
+    let mut head = Head::new();
+    match head.read(request) {
+        Ok(()) => View::new(request, &head).cseq().map_or(0, |(number, _)| number),
+        Err(_) => 0,
+    }
+}
