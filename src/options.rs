@@ -55,6 +55,8 @@ pub struct Device {
     pub transport: Transport,
     /// Further addresses of the same device, in the order in which they are tried.
     pub backups: Vec<SocketAddr>,
+    /// The proxy that its calls go through; `contact` is then what the proxy sends them to.
+    pub outbound: Option<Target>,
     /// The name that its certificate must be for, over TLS; `None`: its address.
     pub tls_name: Option<String>,
     /// True when `contact` has a user part: the Request-URI is then `contact` as it stands.
@@ -218,7 +220,7 @@ impl Identity {
 impl Device {
     /// Where its requests go.
     pub fn target(&self) -> Target {
-        Target { transport: self.transport, address: self.address }
+        self.outbound.unwrap_or(Target { transport: self.transport, address: self.address })
     }
 }
 
@@ -269,7 +271,8 @@ impl Options {
             if device.prefix.is_some() {
                 self.by_prefix.push(id);
             }
-            for address in [device.address].iter().chain(&device.backups) {
+            let proxy = device.outbound.map(|proxy| proxy.address);
+            for address in [device.address].iter().chain(&device.backups).chain(&proxy) {
                 let here = self.by_address.entry(address.ip()).or_default();
                 if !here.contains(&id) {
                     here.push(id);
@@ -371,6 +374,7 @@ mod tests {
             address: SocketAddr::from(([127, 0, 0, 1], port)),
             transport: Transport::Tcp,
             backups: Vec::new(),
+            outbound: None,
             tls_name: None,
             contact_has_user: false,
             retry_after: None,

@@ -27,6 +27,7 @@ fn device(dn: &str, address: &str) -> Device {
         address: address.parse().unwrap(),
         transport: Transport::Tcp,
         backups: Vec::new(),
+        outbound: None,
         tls_name: None,
         contact_has_user: true,
         retry_after: None,

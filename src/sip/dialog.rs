@@ -24,6 +24,8 @@ pub(super) struct Dialog {
     remote_target: Box<[u8]>,
     /// Route values, next hop first.
     route_set: Vec<Box<[u8]>>,
+    /// The one that a dialog of ours begins with: an outbound proxy.
+    preloaded: Option<Box<[u8]>>,
     /// What a URI without `transport` is reached over: what the dialog began with.
     transport: Transport,
     /// True when it began with a SIPS URI: our own Contact is one, too (RFC 3261 §8.1.1.8, §12.1.1).
@@ -54,6 +56,7 @@ impl Dialog {
             local_cseq: FIRST_CSEQ - 1,
             remote_cseq: invite.cseq().map(|(number, _)| number),
             remote_target: Box::from(invite.contact()?.uri),
+            preloaded: None,
             route_set: invite.record_routes().take(ROUTES_MAX).map(Box::from).collect(),
             transport,
             secure: is_secure(invite.request_uri()),
@@ -79,6 +82,7 @@ impl Dialog {
             remote_cseq: None,
             remote_target: Box::from(target),
             route_set: Vec::new(),
+            preloaded: None,
             transport,
             secure: is_secure(target),
         })
@@ -103,6 +107,7 @@ impl Dialog {
             local_cseq: FIRST_CSEQ,
             remote_cseq: None,
             remote_target: Box::from(contact),
+            preloaded: None,
             route_set: routes,
             transport: Transport::Tcp,
             secure: is_secure(invite.request_uri()),
@@ -165,10 +170,18 @@ impl Dialog {
         self.local_cseq
     }
 
+    /// The dialog begins by way of a proxy (RFC 3261 §8.1.2).
+    pub(super) fn go_through(&mut self, proxy: Target) {
+        let Target { transport, address } = proxy;
+        let route = format!("<sip:{address};transport={};lr>", transport.in_uri());
+        self.preloaded = Some(Box::from(route.into_bytes()));
+        self.forget_early();
+    }
+
     /// Forgets what a provisional response made of a dialog that is to begin anew.
     pub(super) fn forget_early(&mut self) {
         self.remote_tag = None;
-        self.route_set.clear();
+        self.route_set = self.preloaded.iter().cloned().collect();
     }
 
     /// The peer's address, From or To, without tag.

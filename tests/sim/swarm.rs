@@ -96,6 +96,7 @@ pub(crate) fn device(peer: &Peer, dn: &str, retry_after: Option<Duration>) -> De
         address: peer.addr,
         transport: peer.transport,
         backups: Vec::new(),
+        outbound: None,
         tls_name: None,
         contact_has_user: false,
         retry_after,

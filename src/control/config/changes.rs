@@ -58,6 +58,13 @@ impl Config {
             // It follows `listen`, of which the old value is in force.
             self.options.sent_by.clone_from(&running.options.sent_by);
         }
+        if moved && !self.says("server", "advertise-tls") {
+            self.options.sent_by_tls.clone_from(&running.options.sent_by_tls);
+        }
+        if self.options.role != running.options.role {
+            changes.at_start.push("[server] role");
+            self.options.role = running.options.role;
+        }
         self.options.events = running.options.events;
         self.options = self.options.succeed(&running.options);
         (self, changes)
@@ -73,7 +80,10 @@ impl Config {
     fn changes(&self, running: &Self) -> Changes {
         let mut changes = Changes::default();
         let start_only = |section: &str, name: &str| {
-            matches!((section, name), ("server", "listen" | "cores") | ("metrics" | "events", _))
+            matches!(
+                (section, name),
+                ("server", "role" | "listen" | "cores") | ("metrics" | "events", _)
+            )
         };
         let before: HashMap<_, _> = running
             .origins

@@ -11,7 +11,7 @@ use super::address::{Contact, is_host_name, parse_contact};
 use super::read::{Reader, Seen, Value};
 use super::spec::{DEVICE_TSERVER, RETRY_AFTER, SECTIONS};
 use crate::options::{CONTACT_BACKUPS_MAX, Device, DeviceKind};
-use crate::target::Transport;
+use crate::target::{Target, Transport};
 
 /// Bytes of a `dn` or `prefix`; a longer one is refused.
 pub const NUMBER_BYTES_MAX: usize = 64;
@@ -56,7 +56,12 @@ pub(super) fn read(reader: &mut Reader<'_>, root: &DeTable<'_>, window: Duration
         let contact = contact(reader, table, line);
         let own = contact.as_ref().map(|(_, contact)| transport(contact));
         let backups = backups(reader, table, own);
-        let tls_name = tls_name(reader, table, own);
+        let outbound = outbound(reader, table);
+        if let (Some(_), Some(value)) = (outbound, table.get("contact-backup")) {
+            let text = "contact-backup stands beside outbound-proxy, which all requests go to";
+            reader.error(Some(value), text.to_owned());
+        }
+        let tls_name = tls_name(reader, table, outbound.map(|proxy| proxy.transport).or(own));
         let (retry_after, retry_line) = retry_after(reader, table, window);
         let (Some(kind), Some((contact, address))) = (kind, contact) else { continue };
         let origin = DeviceOrigin {
@@ -66,6 +71,7 @@ pub(super) fn read(reader: &mut Reader<'_>, root: &DeTable<'_>, window: Duration
             kind: reader.line_of(table, "type"),
             contact: reader.line_of(table, "contact"),
             backups: reader.line_of(table, "contact-backup"),
+            outbound: reader.line_of(table, "outbound-proxy"),
             tls_name: reader.line_of(table, "tls-name"),
             retry_after: retry_line,
         };
@@ -78,6 +84,7 @@ pub(super) fn read(reader: &mut Reader<'_>, root: &DeTable<'_>, window: Duration
             address: address.address,
             transport: transport(&address),
             backups,
+            outbound,
             tls_name,
             contact_has_user: address.has_user,
             retry_after,
@@ -184,6 +191,27 @@ fn contact(reader: &mut Reader<'_>, table: &DeTable<'_>, line: usize) -> Option<
             None
         }
     }
+}
+
+/// The proxy that calls to the device go through.
+fn outbound(reader: &mut Reader<'_>, table: &DeTable<'_>) -> Option<Target> {
+    let value = table.get("outbound-proxy")?;
+    let expected = "a string such as \"sip:192.0.2.9:5060;transport=tcp\"";
+    let text = reader.string("outbound-proxy", value, expected)?;
+    let reason = match parse_contact(text) {
+        Ok(contact) if contact.has_user => {
+            "has a user part: it is the address of a proxy".to_owned()
+        }
+        Ok(contact) if transport(&contact).is_unreliable() => {
+            "has transport `udp`: nothing is recovered over it".to_owned()
+        }
+        Ok(contact) => {
+            return Some(Target { transport: transport(&contact), address: contact.address });
+        }
+        Err(reason) => reason,
+    };
+    reader.error(Some(value), format!("outbound-proxy \"{}\" {reason}", shown(value)));
+    None
 }
 
 /// The name that the device's certificate must be for.

@@ -11,6 +11,7 @@
 mod address;
 mod changes;
 mod device;
+mod pair;
 mod problem;
 mod read;
 mod show;
@@ -40,6 +41,8 @@ pub const FILE_BYTES_MAX: usize = 16 << 20;
 pub const LISTEN_MAX: usize = 64;
 /// Shards that `cores` may ask for; more are refused.
 pub const CORES_MAX: usize = crate::shard::SHARDS_MAX;
+/// Pairs of servers that a proxy may have; more are refused.
+pub const PAIRS_MAX: usize = 1024;
 /// Certificates of ours; more are refused.
 pub const TLS_CERTIFICATES_MAX: usize = 64;
 /// The highest number of a core that `cores` may name.
@@ -160,6 +163,7 @@ struct Origins {
     file: String,
     settings: Vec<Setting>,
     devices: Vec<DeviceOrigin>,
+    pairs: Vec<PairOrigin>,
 }
 
 /// A value in force outside the devices.
@@ -181,6 +185,14 @@ enum Origin {
 }
 
 #[derive(Clone, Copy, Debug)]
+struct PairOrigin {
+    line: usize,
+    name: Option<usize>,
+    primary: Option<usize>,
+    backup: Option<usize>,
+}
+
+#[derive(Clone, Copy, Debug)]
 struct DeviceOrigin {
     line: usize,
     dn: Option<usize>,
@@ -188,6 +200,7 @@ struct DeviceOrigin {
     kind: Option<usize>,
     contact: Option<usize>,
     backups: Option<usize>,
+    outbound: Option<usize>,
     tls_name: Option<usize>,
     retry_after: Option<usize>,
 }

@@ -13,7 +13,7 @@ use super::problem::{Problem, Problems, Source};
 use super::spec::{self, Number, SECTIONS, Section};
 use super::{
     CORE_NUMBER_MAX, CORES_MAX, Config, Cores, EventsConfig, LISTEN_MAX, Origin, Origins,
-    ServerConfig, Setting, device, tls,
+    ServerConfig, Setting, device, pair, tls,
 };
 use crate::options::{Device, ForeignCallers, Limits, Options, SIP_INVITE_TIMEOUT_DEFAULT};
 use crate::target::{Target, Transport};
@@ -90,15 +90,16 @@ impl<'a> Reader<'a> {
     fn config(&mut self, root: &DeTable<'_>) -> Config {
         self.check_sections(root);
         let empty = DeTable::new();
-        let tables = ["server", "limits", "TServer", "tls", "metrics", "events"].map(|name| {
-            let table = self.section(root, name).unwrap_or(&empty);
-            if let Some(section) = SECTIONS.iter().find(|section| section.name == name) {
-                self.check_names(table, section);
-            }
-            table
-        });
-        let [server, limits, tserver, tls, metrics, events] = tables;
-        let (mut server, sent_by, foreign_callers) = self.server(server);
+        let tables =
+            ["server", "limits", "TServer", "tls", "proxy", "metrics", "events"].map(|name| {
+                let table = self.section(root, name).unwrap_or(&empty);
+                if let Some(section) = SECTIONS.iter().find(|section| section.name == name) {
+                    self.check_names(table, section);
+                }
+                table
+            });
+        let [server_table, limits, tserver, tls, proxy, metrics, events] = tables;
+        let (mut server, sent_by, foreign_callers) = self.server(server_table);
         let served = server.listen.iter().any(|target| target.transport == Transport::Tls);
         let tls = tls::read(self, tls, served);
         let limits = self.limits(limits);
@@ -118,6 +119,7 @@ impl<'a> Reader<'a> {
         options.events = server.events.wanted();
         let line = self.line_of(tserver, spec::RETRY_AFTER.name);
         self.check_delay(retry_after, options.window(), line);
+        pair::read(self, root, server_table, proxy, &mut options);
         let devices = device::read(self, root, options.window());
         self.check_sockets(&devices, &server.listen);
         Config {
@@ -392,7 +394,7 @@ impl<'a> Reader<'a> {
         Duration::from_millis(self.number(table, spec))
     }
 
-    fn seconds(&mut self, table: &DeTable<'_>, spec: &Number) -> Duration {
+    pub(super) fn seconds(&mut self, table: &DeTable<'_>, spec: &Number) -> Duration {
         Duration::from_secs(self.number(table, spec))
     }
 

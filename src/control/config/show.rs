@@ -4,9 +4,10 @@ use std::io::{self, Write};
 use std::time::Duration;
 
 use super::device::kind_name;
-use super::spec::RETRY_AFTER;
+use super::spec::{RETRY_AFTER, SECTIONS};
 use super::{Config, DeviceOrigin, Origin};
 use crate::options::Device;
+use crate::target::Target;
 
 /// Where the origins begin.
 const ORIGIN_COLUMN: usize = 58;
@@ -23,7 +24,10 @@ impl Config {
     pub fn write_effective(&self, out: &mut dyn Write) -> io::Result<()> {
         let file = &self.origins.file;
         let mut section = "";
-        for setting in &self.origins.settings {
+        let mut settings: Vec<_> = self.origins.settings.iter().collect();
+        // A section stands once, whatever order it was read in.
+        settings.sort_by_key(|it| SECTIONS.iter().position(|section| section.name == it.section));
+        for setting in settings {
             if setting.section != section {
                 let gap = if section.is_empty() { "" } else { "\n" };
                 section = setting.section;
@@ -35,6 +39,25 @@ impl Config {
             match setting.origin {
                 Origin::Line(line) => write_line(out, &option, &format!("{unit}{file}:{line}"))?,
                 Origin::Default(more) => write_line(out, &option, &format!("{unit}default{more}"))?,
+            }
+        }
+        for (pair, origin) in self.options.pairs.iter().zip(&self.origins.pairs) {
+            writeln!(out)?;
+            write_line(out, "[[pair]]", &format!("{file}:{}", origin.line))?;
+            let uri = |target: &Target| {
+                let Target { transport, address } = target;
+                format!("sip:{address};transport={}", transport.in_uri())
+            };
+            let [primary, backup] = [0, 1].map(|index| pair.members.get(index).map(uri));
+            let texts = [
+                ("name", Some(pair.name.clone()), origin.name),
+                ("primary", primary, origin.primary),
+                ("backup", backup, origin.backup),
+            ];
+            for (name, value, line) in texts {
+                if let (Some(value), Some(line)) = (value, line) {
+                    write_line(out, &format!("{name} = \"{value}\""), &format!("{file}:{line}"))?;
+                }
             }
         }
         for (device, origin) in self.options.devices().zip(&self.origins.devices) {
@@ -53,11 +76,15 @@ impl Config {
     ) -> io::Result<()> {
         // Reading refuses quotes and backslashes in these, so none needs an escape.
         let kind = Some(kind_name(device.kind));
+        let outbound = device.outbound.map(|Target { transport, address }| {
+            format!("sip:{address};transport={}", transport.in_uri())
+        });
         let texts = [
             ("dn", device.dn.as_deref(), origin.dn),
             ("prefix", device.prefix.as_deref(), origin.prefix),
             ("type", kind, origin.kind),
             ("contact", Some(device.contact.as_str()), origin.contact),
+            ("outbound-proxy", outbound.as_deref(), origin.outbound),
             ("tls-name", device.tls_name.as_deref(), origin.tls_name),
         ];
         let file = &self.origins.file;

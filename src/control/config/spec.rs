@@ -11,11 +11,12 @@ pub struct Section {
     pub options: &'static [&'static str],
 }
 
-/// All sections. `device` repeats, once for each device.
-pub const SECTIONS: [Section; 7] = [
+/// All sections. `device` and `pair` repeat.
+pub const SECTIONS: [Section; 9] = [
     Section {
         name: "server",
         options: &[
+            "role",
             "listen",
             "cores",
             "advertise",
@@ -51,9 +52,20 @@ pub const SECTIONS: [Section; 7] = [
     },
     Section {
         name: "device",
-        options: &["dn", "type", "prefix", "contact", "contact-backup", "tls-name", "TServer"],
+        options: &[
+            "dn",
+            "type",
+            "prefix",
+            "contact",
+            "contact-backup",
+            "outbound-proxy",
+            "tls-name",
+            "TServer",
+        ],
     },
     Section { name: "metrics", options: &["listen"] },
+    Section { name: "proxy", options: &["oos-check", "oos-force"] },
+    Section { name: "pair", options: &["name", "primary", "backup"] },
     Section {
         name: "tls",
         options: &[
@@ -146,6 +158,13 @@ pub(super) const SIP_INVITE_TIMEOUT: Number = Number {
     default: 0,
 };
 
+/// How often a proxy asks each of its servers whether it lives; 0: never.
+pub(super) const OOS_CHECK: Number =
+    Number { section: "proxy", name: "oos-check", unit: "s", min: 0, max: 3600, default: 30 };
+/// How long an answer may take until the server counts as out of service.
+pub(super) const OOS_FORCE: Number =
+    Number { section: "proxy", name: "oos-force", unit: "s", min: 1, max: 32, default: 5 };
+
 /// Events that wait to be written; room for a second of a busy server.
 pub(super) const EVENTS_QUEUE_MAX: Number = Number {
     section: "events",
@@ -167,7 +186,7 @@ pub(super) const TRANSPORT_ERROR_RESPONSE: Number = Number {
 };
 
 /// All options that are numbers.
-pub const NUMBERS: [&Number; 16] = [
+pub const NUMBERS: [&Number; 18] = [
     &DRAIN_TIMEOUT,
     &FLOWS_MAX,
     &CALLS_MAX,
@@ -184,6 +203,8 @@ pub const NUMBERS: [&Number; 16] = [
     &RETRY_AFTER,
     &SIP_INVITE_TIMEOUT,
     &EVENTS_QUEUE_MAX,
+    &OOS_CHECK,
+    &OOS_FORCE,
 ];
 
 /// The candidate that somebody who wrote `name` most likely meant.

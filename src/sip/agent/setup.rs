@@ -17,6 +17,8 @@ struct Route {
     /// Request-URI on the callee's leg.
     uri: Vec<u8>,
     target: Target,
+    /// What calls to the callee go through.
+    proxy: Option<Target>,
 }
 
 impl Agent {
@@ -86,12 +88,12 @@ fn find_route(options: &Options, peer: Target, invite: View<'_>) -> Result<Route
     let uri = Uri::parse(invite.request_uri()).ok_or(416u16)?;
     let callee = options.route(&uri.number()).ok_or(404u16)?;
     let device = options.device(callee).ok_or(404u16)?;
-    if uri.is_secure() && device.transport != Transport::Tls {
+    if uri.is_secure() && [device.transport, device.target().transport] != [Transport::Tls; 2] {
         // Every hop is to be TLS (RFC 5630 §4), and the one to the device is not.
         return Err(480);
     }
     let uri = request_uri(device, &uri);
-    Ok(Route { caller, callee, uri, target: device.target() })
+    Ok(Route { caller, callee, uri, target: device.target(), proxy: device.outbound })
 }
 
 /// The Request-URI of an INVITE to a device that was asked for by `asked`; SIPS stays SIPS (RFC 5630 §5.1.2).
@@ -136,7 +138,7 @@ fn make_legs(
         outgoing: None,
         incoming: None,
     };
-    let b = Leg {
+    let mut b = Leg {
         dialog: Dialog::to_target(
             invite,
             tags[1],
@@ -155,5 +157,8 @@ fn make_legs(
         outgoing: None,
         incoming: None,
     };
+    if let Some(proxy) = route.proxy {
+        b.dialog.go_through(proxy);
+    }
     Some([a, b])
 }

@@ -117,6 +117,7 @@ fn device(number: &str, kind: DeviceKind, contact: &str) -> Device {
         transport: Transport::Tcp,
         address: address.parse().expect("an address"),
         backups: Vec::new(),
+        outbound: None,
         tls_name: None,
         contact_has_user: contact.contains('@'),
         retry_after: None,
