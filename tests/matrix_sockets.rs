@@ -39,6 +39,10 @@ const REASON: &str = "SIP;cause=503;text=\"transport-error\"";
 /// A call from 7001, which keeps its flow, to 7002, whose flows die.
 struct World {
     _server: Server,
+    _proxies: Vec<Server>,
+    over: Over,
+    /// Where the callee finds whoever asked it, when its flow is gone.
+    back: SocketAddr,
     server: SocketAddr,
     /// What TLS needs; `None` over TCP.
     secured: Option<Secured>,
@@ -53,6 +57,8 @@ struct World {
 enum Over {
     Tcp,
     Tls,
+    /// TCP, and a proxy stands between the server and the callee.
+    Proxy,
 }
 
 /// What both ends of a connection over TLS believe.
@@ -79,6 +85,26 @@ impl Secured {
         let (client, callee) = (authority.client(None), own.server());
         (child, address, Some(Self { _files: files, client, callee }))
     }
+}
+
+/// A proxy in front of the server.
+fn start_proxy(proxy: SocketAddr, server: SocketAddr) -> Server {
+    let whole = format!(
+        "[server]\nrole = \"proxy\"\nlisten = [\"tcp:{proxy}\"]\ncores = [0]\n\
+         [[pair]]\nname = \"one\"\nprimary = \"sip:{server};transport=tcp\"\n"
+    );
+    Server::start(&Setup { whole: Some(whole), address: proxy, ..Setup::default() })
+}
+
+/// A server whose device 7002 is behind the proxy.
+fn behind(server: SocketAddr, proxy: SocketAddr, callee: SocketAddr, tserver: &str) -> String {
+    format!(
+        "[server]\nlisten = [\"tcp:{server}\"]\ncores = [0]\ndrain-timeout = 2\n\
+         [TServer]\nretry-after-reliable-transport-error = 200\n{tserver}\
+         [[device]]\ndn = \"7001\"\ntype = \"Extension\"\ncontact = \"sip:7001@127.0.0.1:9;transport=tcp\"\n\
+         [[device]]\ndn = \"7002\"\ntype = \"Extension\"\ncontact = \"sip:7002@{callee};transport=tcp\"\n\
+         outbound-proxy = \"sip:{proxy};transport=tcp\"\n"
+    )
 }
 
 fn connect(server: SocketAddr, secured: Option<&Secured>) -> Ua {
@@ -117,6 +143,7 @@ impl World {
     fn with_calls(over: Over, count: u32, tserver: &str) -> (Self, Ua) {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let callee = listener.local_addr().unwrap();
+        let (mut proxies, mut back) = (Vec::new(), callee);
         let (child, server, secured) = match over {
             Over::Tcp => {
                 let child = Server::start(&Setup { callee, tserver, ..Setup::default() });
@@ -124,11 +151,29 @@ impl World {
                 (child, server, None)
             }
             Over::Tls => Secured::start(callee, tserver),
+            Over::Proxy => {
+                let (server, proxy) = (free_address(), free_address());
+                proxies.push(start_proxy(proxy, server));
+                let whole = behind(server, proxy, callee, tserver);
+                let setup = Setup { whole: Some(whole), address: server, ..Setup::default() };
+                back = proxy;
+                (Server::start(&setup), server, None)
+            }
         };
         let caller = connect(server, secured.as_ref());
         let listener = Some(listener);
-        let mut world =
-            Self { _server: child, server, secured, listener, callee, caller, calls: vec![] };
+        let mut world = Self {
+            _server: child,
+            _proxies: proxies,
+            over,
+            back,
+            server,
+            secured,
+            listener,
+            callee,
+            caller,
+            calls: vec![],
+        };
         let mut flow = None;
         for number in 0..count {
             world.caller.send(&request("INVITE", number, 1, None));
@@ -146,13 +191,21 @@ impl World {
         (world, flow.unwrap())
     }
 
-    fn over(&self) -> Over {
-        if self.secured.is_some() { Over::Tls } else { Over::Tcp }
-    }
-
     /// A connection that the callee opens.
     fn connect(&self) -> Ua {
-        connect(self.server, self.secured.as_ref())
+        let to = if self.over == Over::Proxy { self.back } else { self.server };
+        connect(to, self.secured.as_ref())
+    }
+
+    /// The ACK of the answer to this: on the flow of the answer, or through the proxy, which has its own.
+    fn acknowledged(&self, answered: Ua, invite: &Message) -> (Ua, Message) {
+        let mut flow = match self.over {
+            Over::Tcp | Over::Tls => answered,
+            Over::Proxy => self.arrives(Some(answered)),
+        };
+        let ack = flow.receive();
+        assert!(ack.is("ACK ") && cseq(&ack) == cseq(invite), "{ack:?}");
+        (flow, ack)
     }
 
     fn accept(&self) -> Ua {
@@ -190,8 +243,8 @@ impl World {
     }
 
     fn response(&self, request: &Message, status: &str) -> String {
-        let transport = match self.over() {
-            Over::Tcp => "tcp",
+        let transport = match self.over {
+            Over::Tcp | Over::Proxy => "tcp",
             Over::Tls => "tls",
         };
         request.response(status, &format!("sip:7002@{};transport={transport}", self.callee))
@@ -217,13 +270,16 @@ impl World {
         let mut flow = self.accept();
         let invite = flow.receive();
         assert!(invite.is("INVITE "), "{invite:?}");
+        let hops = if self.over == Over::Proxy { 2 } else { 1 };
+        assert_eq!(invite.0.matches("\nVia: ").count(), hops, "{invite:?}");
         (flow, invite)
     }
 
     /// The next re-INVITE comes over the connection that the peer opened, or over a new one.
     fn next_request(&self, flow: Ua) -> (Ua, Message) {
         let mut flow = self.arrives(Some(flow));
-        let invite = flow.receive();
+        // An ACK that came twice, because the 2xx did.
+        let invite = flow.receive_after("ACK ");
         assert!(invite.is("INVITE "), "{invite:?}");
         (flow, invite)
     }
@@ -260,7 +316,7 @@ impl World {
         self.answer(&mut flow, &bye, "200 OK");
         let ok = self.caller.receive();
         assert!(ok.is("SIP/2.0 200") && ok.header("CSeq").ends_with("BYE"), "{ok:?}");
-        tell(row, self.over(), "kept");
+        tell(row, self.over, "kept");
     }
 }
 
@@ -399,7 +455,7 @@ fn a_2xx_that_was_lost_comes_again_over_a_new_connection(over: Over) {
     half_answered(&world, flow, &first);
     let mut flow = world.connect();
     world.answer(&mut flow, &first, "200 OK");
-    assert!(flow.receive().is("ACK "));
+    let (flow, _) = world.acknowledged(flow, &first);
     world.caller_is_answered();
     world.reinvites(0, 200);
     let (flow, invite) = world.next_request(flow);
@@ -414,8 +470,13 @@ fn a_2xx_that_comes_when_the_next_attempt_is_out_is_acknowledged(over: Over) {
     let (flow, second) = world.next_attempt();
     let mut late = world.connect();
     world.answer(&mut late, &first, "200 OK");
-    let ack = late.receive();
-    assert!(ack.is("ACK ") && cseq(&ack) == cseq(&first), "{ack:?}");
+    let flow = match over {
+        Over::Tcp | Over::Tls => {
+            world.acknowledged(late, &first);
+            flow
+        }
+        Over::Proxy => world.acknowledged(flow, &first).0,
+    };
     world.survives_with(8, flow, &second);
 }
 
@@ -453,8 +514,7 @@ fn flow_dies_before_the_ack_is_written(over: Over) {
     // Whether the server saw the 2xx or the reset first, it comes again and is acknowledged.
     let mut flow = world.connect();
     world.answer(&mut flow, &first, "200 OK");
-    let ack = flow.receive();
-    assert!(ack.is("ACK ") && cseq(&ack) == cseq(&first), "{ack:?}");
+    let (flow, _) = world.acknowledged(flow, &first);
     world.caller_is_answered();
     world.reinvites(0, 200);
     let (flow, invite) = world.next_request(flow);
@@ -478,8 +538,8 @@ fn flow_dies_in_the_middle_of_the_ack(over: Over) {
     sleep(NOTICED);
     let mut flow = world.connect();
     world.answer(&mut flow, &first, "200 OK");
-    let ack = flow.receive();
-    assert!(ack.is("ACK ") && ack.0.len() > LARGE, "{} bytes", ack.0.len());
+    let (flow, ack) = world.acknowledged(flow, &first);
+    assert!(ack.0.len() > LARGE, "{} bytes", ack.0.len());
     world.reinvites(0, 200);
     let (flow, invite) = world.next_request(flow);
     world.survives_with(10, flow, &invite);
@@ -575,8 +635,8 @@ fn flow_dies_together_with_many_others(over: Over) {
     tell(16, over, "200 calls kept over one connection");
 }
 
-/// Each case over TCP and over TLS.
-macro_rules! over_both {
+/// Each case over TCP, over TLS, and through a proxy.
+macro_rules! each_way {
     ($($name:ident),* $(,)?) => {
         mod tcp {
             $(#[test]
@@ -590,10 +650,16 @@ macro_rules! over_both {
                 super::$name(super::Over::Tls);
             })*
         }
+        mod behind_the_proxy {
+            $(#[test]
+            fn $name() {
+                super::$name(super::Over::Proxy);
+            })*
+        }
     };
 }
 
-over_both! {
+each_way! {
     flow_dies_while_idle,
     connect_is_refused,
     connect_gets_no_answer,
@@ -604,11 +670,27 @@ over_both! {
     flow_dies_in_the_middle_of_the_responses_bytes,
     a_2xx_that_was_lost_comes_again_over_a_new_connection,
     a_2xx_that_comes_when_the_next_attempt_is_out_is_acknowledged,
-    a_100_to_an_older_attempt_and_then_the_2xx_to_the_newest_is_success,
     flow_dies_before_the_ack_is_written,
     flow_dies_in_the_middle_of_the_ack,
     flow_dies_after_the_ack,
     flow_dies_again_during_the_retry,
     flow_dies_for_good,
     flow_dies_together_with_many_others,
+}
+
+/// A proxy has answered 503 for the older attempt, and passes no 1xx on after that.
+mod without_a_proxy {
+    use super::{
+        Over, a_100_to_an_older_attempt_and_then_the_2xx_to_the_newest_is_success as story,
+    };
+
+    #[test]
+    fn a_100_to_an_older_attempt_and_then_the_2xx_to_the_newest_is_success() {
+        story(Over::Tcp);
+    }
+
+    #[test]
+    fn the_same_over_tls() {
+        story(Over::Tls);
+    }
 }

@@ -92,7 +92,7 @@ fn tests_below(folder: &Path, names: &mut HashSet<String>) {
             };
             names.extend(rows.lines().filter_map(of_row));
             // Those that it makes of names alone.
-            let both = text.split_once("\nover_both! {").and_then(|(_, rest)| rest.split_once('}'));
+            let both = text.split_once("\neach_way! {").and_then(|(_, rest)| rest.split_once('}'));
             let both = both.map_or("", |(names, _)| names);
             names.extend(both.split(',').map(|name| name.trim().to_owned()));
             for after in text.split("#[test]").skip(1) {

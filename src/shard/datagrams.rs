@@ -17,7 +17,7 @@ impl<P: Protocol> Shard<P> {
     pub(super) fn on_datagram(self: &Rc<Self>, ends: NewFlow, bytes: &[u8]) {
         let Some(message) = datagram(bytes) else { return };
         if self.mesh.has_others()
-            && let Some(home) = P::home(message)
+            && let Some(home) = self.home(message)
             && let Some(taken) = self.mesh.forward_datagram(home, ends, message)
         {
             return self.net.tally.count(|stats| match taken {

@@ -32,7 +32,7 @@ use crate::key::{FlowId, Key, ShardId};
 use crate::net::{Flow, Host, Net, NetStats, Undelivered, tcp};
 use crate::options::Options;
 use crate::sip::counters::Counters;
-use crate::sip::message::{self, FrameError};
+use crate::sip::message::FrameError;
 use crate::sip::{Action, Actions, CloseReason, Endpoint, FlowError, Input, NewFlow, Stats};
 use crate::target::Transport;
 use crate::time::Instant;
@@ -53,7 +53,7 @@ pub(crate) trait Protocol: Sized + 'static {
     fn counters(&self) -> Counters;
     fn is_drained(&self) -> bool;
     /// The shard that a message belongs to, when it says so.
-    fn home(bytes: &[u8]) -> Option<ShardId>;
+    fn home(&self, bytes: &[u8]) -> Option<ShardId>;
 }
 
 impl Protocol for Endpoint {
@@ -81,8 +81,8 @@ impl Protocol for Endpoint {
         Self::is_drained(self)
     }
 
-    fn home(bytes: &[u8]) -> Option<ShardId> {
-        message::home(bytes)
+    fn home(&self, bytes: &[u8]) -> Option<ShardId> {
+        Self::home(self, bytes)
     }
 }
 
@@ -186,6 +186,10 @@ impl<P: Protocol> Shard<P> {
         actions.clear();
     }
 
+    fn home(&self, bytes: &[u8]) -> Option<ShardId> {
+        self.protocol.borrow().home(bytes)
+    }
+
     fn send(&self, flow: FlowId, bytes: &[u8]) {
         let places = self.places.borrow();
         let (shard, remote) = match places.get(flow) {
@@ -276,7 +280,7 @@ impl<P: Protocol> Host for Shard<P> {
 
     fn message(self: &Rc<Self>, flow: &Flow, bytes: &[u8]) {
         if self.mesh.has_others()
-            && let Some(home) = P::home(bytes)
+            && let Some(home) = self.home(bytes)
             && self.mesh.forward(home, flow, bytes)
         {
             self.net.tally.count(|stats| stats.forwarded += 1);

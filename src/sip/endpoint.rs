@@ -13,7 +13,7 @@ use std::sync::Arc;
 use super::actions::{Actions, CloseReason, FlowError, Input, NewFlow, Stats};
 use super::agent::Agent;
 use super::counters::Counters;
-use super::message::{FrameError, Head, HeadError, Method, Name, View, write};
+use super::message::{FrameError, Head, HeadError, Method, Name, View, home, write};
 use super::proxy::Proxy;
 use super::timer::Timer;
 use super::transaction::{Stack, Told};
@@ -101,6 +101,16 @@ impl Endpoint {
     /// What was counted by kind.
     pub fn counters(&self) -> &Counters {
         &self.stack.counters
+    }
+
+    /// The shard that a message belongs to, when it says so: by the branch of a request of ours, or by the tag
+    /// of a dialog of ours. A proxy has no dialogs; a tag that looks like ours is that of a server behind it.
+    pub fn home(&self, bytes: &[u8]) -> Option<ShardId> {
+        let is_response = bytes.starts_with(b"SIP/");
+        match self.user {
+            User::Proxy(_) if !is_response => None,
+            User::Agent(_) | User::Proxy(_) => home(bytes),
+        }
     }
 
     /// True when a drain was asked for, no call is left, and no request of ours is unanswered.

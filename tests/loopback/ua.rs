@@ -116,7 +116,8 @@ impl Message {
     pub(crate) fn response(&self, status: &str, contact: &str) -> String {
         let to = self.header("To");
         let tag = if to.contains(";tag=") { "" } else { ";tag=callee" };
-        let via: Vec<_> = self.0.lines().filter(|line| line.starts_with("Via: ")).collect();
+        let copied = |line: &&str| line.starts_with("Via: ") || line.starts_with("Record-Route: ");
+        let via: Vec<_> = self.0.lines().filter(copied).collect();
         format!(
             "SIP/2.0 {status}\r\n{}\r\nFrom: {}\r\nTo: {to}{tag}\r\nCall-ID: {}\r\nCSeq: {}\r\n\
              Contact: <{contact}>\r\nContent-Length: 0\r\n\r\n",

@@ -124,7 +124,7 @@ impl Protocol for Servant {
         self.draining
     }
 
-    fn home(bytes: &[u8]) -> Option<ShardId> {
+    fn home(&self, bytes: &[u8]) -> Option<ShardId> {
         let text = std::str::from_utf8(bytes.get(..64.min(bytes.len()))?).ok()?;
         let (_, number) = text.split_once("home=")?;
         number.split(' ').next()?.parse().ok().map(ShardId)
