@@ -55,6 +55,11 @@ fn no_promise_is_broken_for_what_is_checked_in_whole_or_cut() {
     for bytes in inputs("framing").into_values() {
         fuzz::framing::run(&bytes);
     }
+    for bytes in inputs("endpoint").into_values() {
+        for end in 0..=bytes.len() {
+            fuzz::endpoint::run_proxy(&bytes[..end]);
+        }
+    }
     for bytes in inputs("reader").into_values() {
         for end in 0..=bytes.len() {
             fuzz::reader::run(&bytes[..end]);

@@ -13,10 +13,10 @@ use std::time::Duration;
 
 use holdfast::cti;
 use holdfast::key::{CallId, FlowId, ShardId, Side};
-use holdfast::options::{Device, DeviceKind, ForeignCallers, Options};
+use holdfast::options::{Device, DeviceKind, ForeignCallers, Options, Pair, Role};
 use holdfast::sip::message::{Frame, FrameError, Framer, PING};
 use holdfast::sip::{Action, Actions, Endpoint, FlowError, Input, NewFlow, Stats};
-use holdfast::target::Transport;
+use holdfast::target::{Target, Transport};
 use holdfast::time::Instant;
 
 use super::bytes::Bytes;
@@ -62,9 +62,17 @@ const ERRORS: [FlowError; 8] = [
 
 /// Runs the program; gives what the endpoint counted before the end.
 pub fn run(program: &[u8]) -> Stats {
+    run_as(program, Role::Server)
+}
+
+/// The same in the proxy role.
+pub fn run_proxy(program: &[u8]) -> Stats {
+    run_as(program, Role::Proxy)
+}
+
+fn run_as(program: &[u8], role: Role) -> Stats {
     let mut input = Bytes::new(program);
-    let options = options(input.byte());
-    let mut world = World::new(options);
+    let mut world = World::new(role, input.byte());
     for _ in 0..INSTRUCTIONS_MAX {
         if input.is_empty() {
             break;
@@ -78,7 +86,35 @@ pub fn run(program: &[u8]) -> Stats {
 
 /// Options by bits: 0 and 1 delay, 2 window, 3 listed answers, 4 events, 5 strangers, 6 calls, 7 the
 /// second device is gone.
-fn options(bits: u8) -> Arc<Options> {
+fn options(role: Role, bits: u8) -> Arc<Options> {
+    match role {
+        Role::Server => server_options(bits),
+        Role::Proxy => proxy_options(bits),
+    }
+}
+
+/// Options by bits: 0 members are asked whether they live, 1 there is a second pair, 2 the first has a backup.
+fn proxy_options(bits: u8) -> Arc<Options> {
+    let member = |text: &str| Target::tcp(text.parse().expect("an address"));
+    let mut options = Options::default();
+    options.role = Role::Proxy;
+    options.sent_by = "127.0.0.1:5060".to_owned();
+    options.limits.flows_max = FLOWS_MAX;
+    options.oos_check = Duration::from_secs(if bits & 1 == 0 { 0 } else { 10 });
+    options.oos_force = Duration::from_secs(5);
+    let mut members = vec![member("127.0.0.2:5070")];
+    if bits & 4 == 0 {
+        members.push(member("127.0.0.3:5070"));
+    }
+    options.pairs = vec![Pair { name: "one".to_owned(), members }];
+    if bits & 2 == 0 {
+        let members = vec![member("127.0.0.4:5080"), member("127.0.0.4:5081")];
+        options.pairs.push(Pair { name: "two".to_owned(), members });
+    }
+    Arc::new(options)
+}
+
+fn server_options(bits: u8) -> Arc<Options> {
     let mut devices = vec![
         device("7001", DeviceKind::Extension, "sip:7001@127.0.0.2:5070;transport=tcp"),
         device("9", DeviceKind::Trunk, "sip:127.0.0.4:5080"),
@@ -124,7 +160,13 @@ fn device(number: &str, kind: DeviceKind, contact: &str) -> Device {
     }
 }
 
+/// Members that a proxy has at most.
+const MEMBERS: usize = 4;
+
 struct World {
+    role: Role,
+    /// Flows that there ever were.
+    opened: usize,
     endpoint: Endpoint,
     now: Instant,
     flows: Vec<Flow>,
@@ -149,9 +191,11 @@ enum Read {
 }
 
 impl World {
-    fn new(options: Arc<Options>) -> Self {
+    fn new(role: Role, bits: u8) -> Self {
         Self {
-            endpoint: Endpoint::new(ShardId(0), [7; 32], options),
+            role,
+            opened: 0,
+            endpoint: Endpoint::new(ShardId(0), [7; 32], options(role, bits)),
             now: Instant::ZERO,
             flows: Vec::new(),
             sent: VecDeque::new(),
@@ -192,7 +236,7 @@ impl World {
                 let error = input.pick(&ERRORS);
                 self.fail(flow, error);
             }
-            12 => self.feed(Input::Options(options(input.byte()))),
+            12 => self.feed(Input::Options(options(self.role, input.byte()))),
             13 => self.ask(input),
             14 if input.byte() == 7 => {
                 let deadline = self.now + Duration::from_millis(input.pick(&WAITS_MILLIS));
@@ -280,6 +324,7 @@ impl World {
     }
 
     fn add(&mut self, id: FlowId, is_outbound: bool) {
+        self.opened += 1;
         assert!(!self.is_live(id), "{id:?} was given twice");
         let framer = Framer::new(65_535);
         self.flows.push(Flow { id, is_open: !is_outbound, is_outbound, framer });
@@ -394,8 +439,10 @@ impl World {
         let attempts = ATTEMPTS_MAX * stats.recoveries_started as usize;
         assert!(stats.clients <= INSTRUCTIONS_MAX * 8 + attempts, "{stats:?}");
         assert!(stats.servers <= stats.messages as usize, "{stats:?}");
-        // Two a leg and one for the session of a call, one of a drain.
-        let timers = 5 * stats.calls + 2 * stats.clients + stats.servers + 1;
+        // Two a leg and one for the session of a call, one of a drain, one for the pings of a flow, which may be
+        // gone, and one for each member of a pair.
+        let timers =
+            5 * stats.calls + 2 * stats.clients + stats.servers + 1 + self.opened + MEMBERS;
         assert!(stats.timers <= timers, "{stats:?}");
         assert!(stats.recoveries_succeeded + stats.recoveries_failed <= stats.recoveries_started);
     }
@@ -403,6 +450,8 @@ impl World {
     /// All flows fail and no new one opens; then nothing may wait any more, and after a drain nothing
     /// may be there.
     fn finish(&mut self) {
+        // Nobody is asked whether he lives any more.
+        self.feed(Input::Options(options(self.role, 0)));
         self.fail_all();
         self.silence(SILENCE);
         let stats = self.endpoint.stats();
