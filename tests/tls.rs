@@ -1,7 +1,7 @@
 //! TLS on real sockets: calls and their recovery, handshakes that fail and why, certificates that change.
 
 // Clocks, threads and processes belong to the other side of the socket.
-#![allow(clippy::disallowed_methods, clippy::disallowed_types)]
+#![allow(clippy::disallowed_methods, clippy::disallowed_types, clippy::print_stdout)]
 
 #[path = "loopback/child.rs"]
 #[allow(dead_code)] // Other tests use the rest.
@@ -493,4 +493,75 @@ fn a_close_notify_is_answered_like_a_fin_and_a_drain_says_one() {
     // With a truncation instead of close_notify this was an error.
     assert_eq!(idle.read(&mut [0; 16]).unwrap(), 0);
     let _ = world.server.wait();
+}
+
+/// CPU seconds that a process has used, and its memory in KiB.
+fn used(pid: u32) -> (f64, u64) {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+    let fields: Vec<_> = stat.rsplit(')').next().unwrap().split_whitespace().collect();
+    let ticks: u64 = fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap();
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let rss = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+    (ticks as f64 / 100.0, rss.trim().trim_end_matches(" kB").parse().unwrap())
+}
+
+/// Run it alone and optimised: `cargo test --release --test tls -- --ignored --nocapture`.
+#[test]
+#[ignore = "measures"]
+fn measure_handshakes_and_memory() {
+    const HANDSHAKES: u32 = 3000;
+    const FLOWS: usize = 5000;
+    let world = World::new("", "");
+    // The server listens after its shell became it.
+    let pid = world.server.pid();
+    for version in [&rustls::version::TLS12, &rustls::version::TLS13] {
+        let pem = world.authority.pem.as_bytes();
+        let mut roots = rustls::RootCertStore::empty();
+        let der: rustls::pki_types::CertificateDer<'_> =
+            rustls::pki_types::pem::PemObject::from_pem_slice(pem).unwrap();
+        roots.add(der).unwrap();
+        for resumed in [false, true] {
+            let mut config = ClientConfig::builder_with_protocol_versions(&[version])
+                .with_root_certificates(roots.clone())
+                .with_no_client_auth();
+            if !resumed {
+                config.resumption = rustls::client::Resumption::disabled();
+            }
+            let config = Arc::new(config);
+            drop(tls::connect(world.address, &config, "127.0.0.1").unwrap());
+            let (before, _) = used(pid);
+            for _ in 0..HANDSHAKES {
+                drop(tls::connect(world.address, &config, "127.0.0.1").unwrap());
+            }
+            let (after, _) = used(pid);
+            let kind = if resumed { "resumed" } else { "full" };
+            let each = (after - before) / f64::from(HANDSHAKES);
+            println!(
+                "{:?} {kind}: {:.0} µs of CPU, {:.0} a core and second",
+                version.version,
+                each * 1e6,
+                1.0 / each
+            );
+        }
+    }
+    for secured in [false, true] {
+        let (_, before) = used(pid);
+        let mut held: Vec<Box<dyn std::any::Any>> = Vec::new();
+        for _ in 0..FLOWS {
+            held.push(match secured {
+                true => Box::new(tls::connect(world.address, &world.client, "127.0.0.1").unwrap()),
+                false => Box::new(TcpStream::connect(world.server.address).unwrap()),
+            });
+        }
+        sleep(Duration::from_secs(1));
+        let (_, after) = used(pid);
+        let each = (after - before) as f64 * 1024.0 / FLOWS as f64;
+        println!(
+            "{} idle flows over {}: {each:.0} bytes each",
+            FLOWS,
+            if secured { "TLS" } else { "TCP" }
+        );
+        drop(held);
+        sleep(Duration::from_secs(2));
+    }
 }

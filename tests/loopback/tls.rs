@@ -122,6 +122,7 @@ pub(crate) fn connect(
     let connection = ClientConnection::new(Arc::clone(config), name).unwrap();
     let stream = TcpStream::connect(server)?;
     stream.set_read_timeout(Some(crate::ua::PATIENCE))?;
+    stream.set_nodelay(true)?;
     let mut stream = StreamOwned::new(connection, stream);
     // Before the pong come the tickets of TLS 1.3, which are no message.
     stream.write_all(b"\r\n\r\n")?;
