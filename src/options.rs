@@ -93,6 +93,8 @@ pub struct Pair {
     pub name: String,
     /// The primary, and the backup if there is one; over one transport.
     pub members: Vec<Target>,
+    /// Further addresses that requests of theirs come from.
+    pub sources: Vec<IpAddr>,
 }
 
 /// Bounds of what one shard holds for its peers, each with its option in `[limits]`.

@@ -36,6 +36,7 @@ fn the_example_of_a_proxy_is_read_and_shown_as_it_was_meant() {
     assert_eq!(one.name, "east-1");
     let members = ["127.0.0.1:5060", "127.0.0.6:5060"].map(|it| Target::tcp(it.parse().unwrap()));
     assert_eq!(one.members, members);
+    assert_eq!(one.sources, ["127.0.0.1".parse::<std::net::IpAddr>().unwrap()]);
     assert_eq!(two.members.len(), 1);
     let mut shown = Vec::new();
     config.write_effective(&mut shown).unwrap();
@@ -66,6 +67,10 @@ fn what_is_wrong_with_a_proxy_is_told_with_its_line() {
         (backup("sip:127.0.0.3;transport=udp"), "has transport `udp`"),
         (backup("sip:127.0.0.3;transport=tls"), "have two transports; expected one"),
         (backup("sip:server.example"), "is no IP address"),
+        (
+            format!("{PROXY}{PAIR}sources = [\"0.0.0.0\"]\n"),
+            "sources has \"0.0.0.0\", which is no address",
+        ),
         (format!("{PROXY}[proxy]\noos-force = 0\n{PAIR}"), "5: oos-force is 0"),
     ] {
         let found = errors(&text);

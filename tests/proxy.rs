@@ -35,7 +35,7 @@ fn options() -> Options {
     options.sent_by = PROXY.to_owned();
     options.sent_by_tls = "127.0.0.1:5061".to_owned();
     let members = [PRIMARY, BACKUP].map(|member| Target::tcp(addr(member))).to_vec();
-    options.pairs = vec![Pair { name: "one".to_owned(), members }];
+    options.pairs = vec![Pair { name: "one".to_owned(), members, sources: Vec::new() }];
     options
 }
 

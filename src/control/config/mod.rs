@@ -190,6 +190,7 @@ struct PairOrigin {
     name: Option<usize>,
     primary: Option<usize>,
     backup: Option<usize>,
+    sources: Option<usize>,
 }
 
 #[derive(Clone, Copy, Debug)]

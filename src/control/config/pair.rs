@@ -1,6 +1,7 @@
 //! `role`, `[proxy]` and `[[pair]]`: what a proxy stands in front of.
 
 use std::collections::HashSet;
+use std::net::IpAddr;
 
 use toml::de::{DeTable, DeValue};
 
@@ -13,6 +14,8 @@ use crate::target::Target;
 
 /// Bytes of the name of a pair.
 const NAME_BYTES_MAX: usize = 64;
+/// Further addresses of a pair.
+const SOURCES_MAX: usize = 64;
 const ROLES: [(&str, Role); 2] = [("server", Role::Server), ("proxy", Role::Proxy)];
 
 /// Reads what the server is, and what that takes.
@@ -79,6 +82,7 @@ fn pairs(reader: &mut Reader<'_>, root: &DeTable<'_>) -> Vec<Pair> {
             name: reader.line_of(table, "name"),
             primary: reader.line_of(table, "primary"),
             backup: reader.line_of(table, "backup"),
+            sources: reader.line_of(table, "sources"),
         });
         pairs.push(pair);
     }
@@ -122,7 +126,32 @@ fn pair(reader: &mut Reader<'_>, table: &DeTable<'_>, entry: &Value<'_>) -> Opti
             format!("backup {backup} and primary {primary} have two transports; expected one");
         reader.error(table.get("backup"), text);
     }
-    Some(Pair { name, members: [Some(primary), backup].into_iter().flatten().collect() })
+    let members = [Some(primary), backup].into_iter().flatten().collect();
+    Some(Pair { name, members, sources: sources(reader, table) })
+}
+
+/// Further addresses that requests of a pair come from.
+fn sources(reader: &mut Reader<'_>, table: &DeTable<'_>) -> Vec<IpAddr> {
+    const EXPECTED: &str = "a list such as [\"192.0.2.7\"]";
+    let Some(value) = table.get("sources") else { return Vec::new() };
+    let Some(entries) = reader.array("sources", value, EXPECTED) else { return Vec::new() };
+    if entries.len() > SOURCES_MAX {
+        let text = format!("sources has {} entries; expected at most {SOURCES_MAX}", entries.len());
+        reader.error(Some(value), text);
+    }
+    let mut sources = Vec::new();
+    for entry in entries.iter().take(SOURCES_MAX) {
+        let Some(text) = reader.string("sources", entry, EXPECTED) else { continue };
+        match text.parse::<IpAddr>() {
+            Ok(ip) if !ip.is_unspecified() && !ip.is_multicast() => sources.push(ip),
+            Ok(_) | Err(_) => {
+                let shown: String = text.escape_debug().take(80).collect();
+                let text = format!("sources has \"{shown}\", which is no address of a server");
+                reader.error(Some(entry), text);
+            }
+        }
+    }
+    sources
 }
 
 fn member(reader: &mut Reader<'_>, table: &DeTable<'_>, name: &'static str) -> Option<Target> {

@@ -59,6 +59,11 @@ impl Config {
                     write_line(out, &format!("{name} = \"{value}\""), &format!("{file}:{line}"))?;
                 }
             }
+            if let Some(line) = origin.sources {
+                let list: Vec<_> = pair.sources.iter().map(|ip| format!("\"{ip}\"")).collect();
+                let option = format!("sources = [{}]", list.join(", "));
+                write_line(out, &option, &format!("{file}:{line}"))?;
+            }
         }
         for (device, origin) in self.options.devices().zip(&self.origins.devices) {
             writeln!(out)?;

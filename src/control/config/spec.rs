@@ -65,7 +65,7 @@ pub const SECTIONS: [Section; 9] = [
     },
     Section { name: "metrics", options: &["listen"] },
     Section { name: "proxy", options: &["oos-check", "oos-force"] },
-    Section { name: "pair", options: &["name", "primary", "backup"] },
+    Section { name: "pair", options: &["name", "primary", "backup", "sources"] },
     Section {
         name: "tls",
         options: &[

@@ -167,7 +167,10 @@ pub(super) fn names_us(
 impl Options {
     /// True for the address of a member of a pair.
     fn is_member(&self, ip: IpAddr) -> bool {
-        self.pairs.iter().flat_map(|pair| &pair.members).any(|member| member.address.ip() == ip)
+        self.pairs.iter().any(|pair| {
+            pair.members.iter().any(|member| member.address.ip() == ip)
+                || pair.sources.contains(&ip)
+        })
     }
 
     /// The pair that a target is a member of.
@@ -184,7 +187,9 @@ mod tests {
     use super::*;
 
     fn pairs(count: u16) -> Vec<Pair> {
-        (0..count).map(|n| Pair { name: format!("pair-{n}"), members: Vec::new() }).collect()
+        (0..count)
+            .map(|n| Pair { name: format!("pair-{n}"), members: Vec::new(), sources: Vec::new() })
+            .collect()
     }
 
     #[test]

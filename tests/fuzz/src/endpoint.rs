@@ -106,10 +106,10 @@ fn proxy_options(bits: u8) -> Arc<Options> {
     if bits & 4 == 0 {
         members.push(member("127.0.0.3:5070"));
     }
-    options.pairs = vec![Pair { name: "one".to_owned(), members }];
+    options.pairs = vec![Pair { name: "one".to_owned(), members, sources: Vec::new() }];
     if bits & 2 == 0 {
         let members = vec![member("127.0.0.4:5080"), member("127.0.0.4:5081")];
-        options.pairs.push(Pair { name: "two".to_owned(), members });
+        options.pairs.push(Pair { name: "two".to_owned(), members, sources: Vec::new() });
     }
     Arc::new(options)
 }
