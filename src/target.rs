@@ -76,6 +76,11 @@ impl Target {
         Self { transport: Transport::Tcp, address }
     }
 
+    /// The URI that leads there (RFC 3261 §19.1.1).
+    pub fn uri(&self) -> String {
+        format!("sip:{};transport={}", self.address, self.transport.in_uri())
+    }
+
     /// A connection inside TLS to `address`.
     pub const fn tls(address: SocketAddr) -> Self {
         Self { transport: Transport::Tls, address }

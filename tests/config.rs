@@ -3,26 +3,19 @@
 #![cfg(feature = "server")]
 #![allow(clippy::disallowed_methods, clippy::disallowed_types)] // A test writes files.
 
+mod config_support;
+
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use config_support::{errors, parse};
 use holdfast::control::config::{Config, Cores, FILE_BYTES_MAX, LISTEN_MAX, NUMBERS, PROBLEMS_MAX};
 use holdfast::options::{DeviceKind, ForeignCallers, Limits, Options};
 use holdfast::target::{Target, Transport};
 
 const SERVER: &str = "[server]\nlisten = [\"tcp:127.0.0.1:5060\"]\n";
 const CONTACT: &str = "contact = \"sip:7001@127.0.0.2:5070;transport=tcp\"";
-
-fn parse(text: &str) -> Config {
-    Config::parse("holdfast.toml", text).unwrap_or_else(|errors| panic!("{errors}\nin:\n{text}"))
-}
-
-/// Errors, one a line, without the name of the file.
-fn errors(text: &str) -> String {
-    let errors = Config::parse("holdfast.toml", text).expect_err("it is wrong");
-    errors.to_string().replace("holdfast.toml:", "")
-}
 
 /// The errors of `text` after a valid `[server]`, which takes lines 1 and 2.
 fn errors_after_server(text: &str) -> String {

@@ -4,25 +4,16 @@
 #![allow(clippy::disallowed_methods, clippy::disallowed_types)]
 #![cfg(feature = "server")]
 
+mod config_support;
+
 use std::time::Duration;
 
-use holdfast::control::config::Config;
+use config_support::{errors, parse};
 use holdfast::options::Role;
 use holdfast::target::Target;
 
 const PROXY: &str = "[server]\nrole = \"proxy\"\nlisten = [\"tcp:127.0.0.1:5060\"]\n";
 const PAIR: &str = "[[pair]]\nname = \"a\"\nprimary = \"sip:127.0.0.2:5060;transport=tcp\"\n";
-
-fn parse(text: &str) -> Config {
-    Config::parse("proxy.toml", text).unwrap_or_else(|errors| panic!("{errors}\nin:\n{text}"))
-}
-
-fn errors(text: &str) -> String {
-    Config::parse("proxy.toml", text)
-        .expect_err("it is wrong")
-        .to_string()
-        .replace("proxy.toml:", "")
-}
 
 #[test]
 fn the_example_of_a_proxy_is_read_and_shown_as_it_was_meant() {

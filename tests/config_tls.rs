@@ -4,21 +4,14 @@
 #![allow(clippy::disallowed_methods, clippy::disallowed_types)]
 #![cfg(feature = "server")]
 
-use holdfast::control::config::Config;
+mod config_support;
+
+use config_support::{errors, parse};
 use holdfast::net::tls::ClientCertificate;
 use holdfast::target::{Target, Transport};
 
 const SERVER: &str = "[server]\nlisten = [\"tls:127.0.0.1:5061\", \"tcp:127.0.0.1:5060\"]\n";
 const TLS: &str = "[tls]\ncertificate = [\"/a.pem\"]\nprivate-key = [\"/b.pem\"]\n";
-
-fn parse(text: &str) -> Config {
-    Config::parse("holdfast.toml", text).unwrap_or_else(|errors| panic!("{errors}\nin:\n{text}"))
-}
-
-fn errors(text: &str) -> String {
-    let errors = Config::parse("holdfast.toml", text).expect_err("it is wrong");
-    errors.to_string().replace("holdfast.toml:", "")
-}
 
 #[test]
 fn via_and_contact_name_the_first_address_of_each_kind() {

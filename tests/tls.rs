@@ -280,12 +280,8 @@ fn tls_on_the_tcp_port_is_refused_like_any_other_nonsense() {
 fn both_versions_of_tls_are_served_and_sessions_are_resumed() {
     let world = World::new("", "");
     for version in [&rustls::version::TLS12, &rustls::version::TLS13] {
-        let mut roots = rustls::RootCertStore::empty();
-        let pem = world.authority.pem.as_bytes();
-        let der = <rustls::pki_types::CertificateDer<'_> as rustls::pki_types::pem::PemObject>::from_pem_slice(pem);
-        roots.add(der.unwrap()).unwrap();
         let config = ClientConfig::builder_with_protocol_versions(&[version])
-            .with_root_certificates(roots)
+            .with_root_certificates(world.authority.roots())
             .with_no_client_auth();
         let config = Arc::new(config);
         for expected in [HandshakeKind::Full, HandshakeKind::Resumed] {
@@ -515,14 +511,9 @@ fn measure_handshakes_and_memory() {
     // The server listens after its shell became it.
     let pid = world.server.pid();
     for version in [&rustls::version::TLS12, &rustls::version::TLS13] {
-        let pem = world.authority.pem.as_bytes();
-        let mut roots = rustls::RootCertStore::empty();
-        let der: rustls::pki_types::CertificateDer<'_> =
-            rustls::pki_types::pem::PemObject::from_pem_slice(pem).unwrap();
-        roots.add(der).unwrap();
         for resumed in [false, true] {
             let mut config = ClientConfig::builder_with_protocol_versions(&[version])
-                .with_root_certificates(roots.clone())
+                .with_root_certificates(world.authority.roots())
                 .with_no_client_auth();
             if !resumed {
                 config.resumption = rustls::client::Resumption::disabled();

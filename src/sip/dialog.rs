@@ -1,6 +1,6 @@
 //! Dialogs (RFC 3261 §12): what both ends remember of each other, and the head of a request in one.
 
-use super::message::{NameAddr, Uri, View, write};
+use super::message::{NameAddr, Uri, View, is_secure, write};
 use super::token::Token;
 use super::transaction::write_cseq;
 use crate::target::{Target, Transport};
@@ -172,8 +172,7 @@ impl Dialog {
 
     /// The dialog begins by way of a proxy (RFC 3261 §8.1.2).
     pub(super) fn go_through(&mut self, proxy: Target) {
-        let Target { transport, address } = proxy;
-        let route = format!("<sip:{address};transport={};lr>", transport.in_uri());
+        let route = format!("<{};lr>", proxy.uri());
         self.preloaded = Some(Box::from(route.into_bytes()));
         self.forget_early();
     }
@@ -253,6 +252,12 @@ pub(super) struct RequestHead<'a> {
 /// Max-Forwards of a request that does not come from another one (RFC 3261 §8.1.1.6).
 pub(super) const MAX_FORWARDS: u8 = 70;
 
+/// Max-Forwards of a request, at most what a request begins with: a loop through several servers ends
+/// after 70 hops, whatever a peer asks for (RFC 3261 §8.1.1.6, §16.6 step 3).
+pub(super) fn hops_left(request: View<'_>) -> u8 {
+    request.max_forwards().unwrap_or(MAX_FORWARDS).min(MAX_FORWARDS)
+}
+
 /// Appends the server's Via.
 pub(super) fn write_via(out: &mut Vec<u8>, sent_by: &str, transport: Transport, branch: Token) {
     out.extend_from_slice(b"Via: SIP/2.0/");
@@ -277,11 +282,6 @@ pub(super) fn write_contact(out: &mut Vec<u8>, sent_by: &str, transport: Transpo
     out.extend_from_slice(b";transport=");
     out.extend_from_slice(transport.in_uri().as_bytes());
     out.extend_from_slice(b">\r\n");
-}
-
-/// True for a SIPS URI.
-pub(super) fn is_secure(uri: &[u8]) -> bool {
-    uri.get(..5).is_some_and(|scheme| scheme.eq_ignore_ascii_case(b"sips:"))
 }
 
 fn without_tag(address: &NameAddr<'_>) -> Box<[u8]> {

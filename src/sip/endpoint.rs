@@ -13,6 +13,7 @@ use std::sync::Arc;
 use super::actions::{Actions, CloseReason, FlowError, Input, NewFlow, Stats};
 use super::agent::Agent;
 use super::counters::Counters;
+use super::flow::Flow;
 use super::message::{FrameError, Head, HeadError, Method, Name, View, home, write};
 use super::proxy::Proxy;
 use super::timer::Timer;
@@ -211,10 +212,7 @@ impl Endpoint {
 
     fn on_flow_opened(&mut self, flow: FlowId) {
         self.stack.flow_opened(flow);
-        let opened = self.stack.flows.get(flow);
-        if let Some(target) =
-            opened.map(|flow| Target { transport: flow.transport, address: flow.peer })
-        {
+        if let Some(target) = self.stack.flows.get(flow).map(Flow::target) {
             self.user.on_alive(&mut self.stack, target);
         }
     }

@@ -191,8 +191,7 @@ impl Flows {
     pub(super) fn remove(&mut self, id: FlowId) -> Option<Flow> {
         let flow = self.slab.remove(id)?;
         if flow.direction == Direction::Outbound {
-            let target = Target { transport: flow.transport, address: flow.peer };
-            self.by_target.remove(&target);
+            self.by_target.remove(&flow.target());
             self.datagram -= usize::from(flow.transport == Transport::Udp);
         }
         if let Some(target) = flow.alias
@@ -238,6 +237,11 @@ impl Flow {
             looked_at: false,
             waiting: Vec::new(),
         }
+    }
+
+    /// Its other end as a target.
+    pub(super) fn target(&self) -> Target {
+        Target { transport: self.transport, address: self.peer }
     }
 
     /// The client transactions that wait, in the order they came: what is sent again must not

@@ -115,6 +115,10 @@ pub(super) fn cause_of(
     }
 }
 
+/// Reason (RFC 3326) of what follows a transport failure: the BYE on the other leg when a recovery was given
+/// up, and a proxy's 503.
+pub(super) const TRANSPORT_ERROR: &str = "SIP;cause=503;text=\"transport-error\"";
+
 /// True for `transport-error` in the spellings that proxies use: bare, in brackets, as the last
 /// part of a URI or URN, or as a parameter; in any case.
 fn is_transport_error(value: &[u8]) -> bool {

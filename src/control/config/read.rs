@@ -289,6 +289,14 @@ impl<'a> Reader<'a> {
         cores
     }
 
+    fn host_port(&mut self, name: &'static str, value: &Value<'_>, expected: &str) -> String {
+        let text = self.string(name, value, expected).unwrap_or_default().to_owned();
+        if let (DeValue::String(_), Err(reason)) = (value.get_ref(), check_sent_by(&text)) {
+            self.error(Some(value), format!("{name} \"{text}\" {reason}"));
+        }
+        text
+    }
+
     /// The same over TLS: `advertise-tls`, else the host of `advertise` and the port of the first tls address
     /// to listen on. Empty where there is none.
     fn sent_by_tls(&mut self, table: &DeTable<'_>, listen: &[Target], sent_by: &str) -> String {
@@ -296,13 +304,7 @@ impl<'a> Reader<'a> {
         let first = listen.iter().find(|target| target.transport == Transport::Tls);
         let sent_by = match (value, first) {
             (Some(value), _) => {
-                let expected = "a string such as \"sip.example.com:5061\"";
-                let text = self.string("advertise-tls", value, expected).unwrap_or_default();
-                let text = text.to_owned();
-                if let (DeValue::String(_), Err(reason)) = (value.get_ref(), check_sent_by(&text)) {
-                    self.error(Some(value), format!("advertise-tls \"{text}\" {reason}"));
-                }
-                text
+                self.host_port("advertise-tls", value, "a string such as \"sip.example.com:5061\"")
             }
             (None, Some(first)) => {
                 let host = sent_by.rsplit_once(':').map_or(sent_by, |(host, _)| host);
@@ -319,12 +321,7 @@ impl<'a> Reader<'a> {
         let value = table.get("advertise");
         let sent_by = match value {
             Some(value) => {
-                let expected = "a string such as \"sip.example.com:5060\"";
-                let text = self.string("advertise", value, expected).unwrap_or_default().to_owned();
-                if let (DeValue::String(_), Err(reason)) = (value.get_ref(), check_sent_by(&text)) {
-                    self.error(Some(value), format!("advertise \"{text}\" {reason}"));
-                }
-                text
+                self.host_port("advertise", value, "a string such as \"sip.example.com:5060\"")
             }
             None => {
                 let plain = listen.iter().find(|target| target.transport != Transport::Tls);

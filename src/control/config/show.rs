@@ -44,11 +44,7 @@ impl Config {
         for (pair, origin) in self.options.pairs.iter().zip(&self.origins.pairs) {
             writeln!(out)?;
             write_line(out, "[[pair]]", &format!("{file}:{}", origin.line))?;
-            let uri = |target: &Target| {
-                let Target { transport, address } = target;
-                format!("sip:{address};transport={}", transport.in_uri())
-            };
-            let [primary, backup] = [0, 1].map(|index| pair.members.get(index).map(uri));
+            let [primary, backup] = [0, 1].map(|index| pair.members.get(index).map(Target::uri));
             let texts = [
                 ("name", Some(pair.name.clone()), origin.name),
                 ("primary", primary, origin.primary),
@@ -81,9 +77,7 @@ impl Config {
     ) -> io::Result<()> {
         // Reading refuses quotes and backslashes in these, so none needs an escape.
         let kind = Some(kind_name(device.kind));
-        let outbound = device.outbound.map(|Target { transport, address }| {
-            format!("sip:{address};transport={}", transport.in_uri())
-        });
+        let outbound = device.outbound.as_ref().map(Target::uri);
         let texts = [
             ("dn", device.dn.as_deref(), origin.dn),
             ("prefix", device.prefix.as_deref(), origin.prefix),
@@ -99,9 +93,10 @@ impl Config {
             }
         }
         if let Some(line) = origin.backups {
-            let transport = device.transport.in_uri();
-            let uri = |address| format!("\"sip:{address};transport={transport}\"");
-            let uris: Vec<_> = device.backups.iter().map(uri).collect();
+            let transport = device.transport;
+            let target = |&address| Target { transport, address };
+            let uris: Vec<_> =
+                device.backups.iter().map(|it| format!("\"{}\"", target(it).uri())).collect();
             let option = format!("contact-backup = [{}]", uris.join(", "));
             write_line(out, &option, &format!("{file}:{line}"))?;
         }

@@ -4,11 +4,9 @@ use std::rc::Rc;
 
 use super::control::fail_control;
 use super::relay::pass_response;
-use super::{
-    Agent, Ended, Sent, Verdict, events, hops_left, refuse, respond_busy, rest_of_invite, write,
-};
+use super::{Agent, Ended, Sent, Verdict, events, refuse, respond_busy, rest_of_invite, write};
 use crate::key::{ClientId, FlowId, LegId, ServerId, Side};
-use crate::sip::dialog::{Dialog, MAX_FORWARDS, RequestHead};
+use crate::sip::dialog::{Dialog, MAX_FORWARDS, RequestHead, hops_left};
 use crate::sip::message::{Head, View};
 use crate::sip::recovery::Cause;
 use crate::sip::session::{Incoming, Party, Purpose};

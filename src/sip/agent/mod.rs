@@ -31,8 +31,6 @@ use super::token::Token;
 use super::transaction::{Owner, Received, Stack, Told, Verdict};
 use crate::key::{CallId, FlowId, LegId, ServerId, Side, Slab, TimerKey};
 
-use super::dialog::MAX_FORWARDS;
-
 /// Methods that are understood, for Allow (RFC 3261 §20.5).
 const ALLOW: &[u8] =
     b"INVITE, ACK, BYE, CANCEL, OPTIONS, UPDATE, INFO, REFER, NOTIFY, MESSAGE, PRACK";
@@ -259,12 +257,6 @@ fn write_retry_after(out: &mut Vec<u8>, seconds: u64) {
     out.extend_from_slice(b"Retry-After: ");
     write::number(out, seconds);
     out.extend_from_slice(b"\r\n");
-}
-
-/// Max-Forwards of a request, at most what a request begins with: a loop through several servers ends
-/// after 70 hops, whatever a peer asks for (RFC 3261 §8.1.1.6, §16.6 step 3).
-fn hops_left(request: View<'_>) -> u8 {
-    request.max_forwards().unwrap_or(MAX_FORWARDS).min(MAX_FORWARDS)
 }
 
 /// Answers a request that gets no transaction.

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use super::{Agent, Call};
 use crate::key::{LegId, ServerId};
-use crate::sip::dialog::write_contact;
+use crate::sip::dialog::{hops_left, write_contact};
 use crate::sip::message::{Method, Name, View, write};
 use crate::sip::session::NewRequest;
 use crate::sip::transaction::{Owner, Stack};
@@ -24,7 +24,7 @@ impl Agent {
         request: View<'_>,
     ) {
         let Some(call) = self.calls.get_mut(from.call) else { return };
-        let max_forwards = super::hops_left(request);
+        let max_forwards = hops_left(request);
         let leg = call.leg_mut(from.side.other());
         if max_forwards == 0 {
             return stack.respond(server, 483);

@@ -6,6 +6,7 @@ use crate::cti::{Content, ErrorCode};
 use crate::key::{CallId, LegId, ServerId, Side};
 use crate::sip::dialog::MAX_FORWARDS;
 use crate::sip::message::{Method, View};
+use crate::sip::recovery::TRANSPORT_ERROR;
 use crate::sip::session::{Leg, NewRequest};
 use crate::sip::transaction::{Owner, Stack};
 
@@ -33,8 +34,6 @@ pub(super) enum Goodbye<'a> {
     Bye(Option<&'static str>),
 }
 
-/// Reason of a BYE on the other leg when a recovery was given up.
-const TRANSPORT_ERROR: &str = "SIP;cause=503;text=\"transport-error\"";
 /// Reason of a BYE when the ACK of a 2xx never came (RFC 3261 §13.3.1.4).
 const NO_ACK: &str = "SIP;cause=408;text=\"no ACK\"";
 /// Reason of a BYE on the other leg when its re-INVITE found no answer.

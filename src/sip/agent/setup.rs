@@ -1,10 +1,11 @@
 //! A new call: routing, the two legs, the first INVITE (RFC 3261 §13).
 
-use super::{Agent, Call, events, hops_left, respond_unavailable, rest_of_invite};
+use super::{Agent, Call, events, respond_unavailable, rest_of_invite};
 use crate::key::{CallId, FlowId, LegId, ServerId, Side};
 use crate::options::{Device, DeviceId, ForeignCallers, Options};
-use crate::sip::dialog::{Dialog, is_secure};
-use crate::sip::message::{Uri, View};
+use crate::sip::dialog::{Dialog, hops_left};
+use crate::sip::flow::Flow;
+use crate::sip::message::{Uri, View, is_secure};
 use crate::sip::session::{Incoming, Leg, Party};
 use crate::sip::token::Token;
 use crate::sip::transaction::Stack;
@@ -34,9 +35,9 @@ impl Agent {
         if self.draining || full || !stack.has_room_for_client() {
             return respond_unavailable(stack, server);
         }
-        let from = stack.flows.get(flow).map(|flow| (flow.transport, flow.peer));
-        let Some((transport, address)) = from else { return stack.end_server(server) };
-        let peer = Target { transport, address };
+        let Some(peer) = stack.flows.get(flow).map(Flow::target) else {
+            return stack.end_server(server);
+        };
         let route = match find_route(&stack.options, peer, invite) {
             Ok(route) => route,
             Err(status) => return stack.refuse(server, status),

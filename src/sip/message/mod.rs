@@ -39,7 +39,7 @@ pub use home::home;
 pub use lex::Values;
 pub use method::Method;
 pub use name::Name;
-pub use uri::Uri;
+pub use uri::{Uri, is_secure};
 pub use via::{MAGIC_COOKIE, Via};
 pub use view::{Header, View};
 

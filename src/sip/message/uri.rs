@@ -98,6 +98,11 @@ impl<'a> Uri<'a> {
     }
 }
 
+/// True for a SIPS URI, and for what begins with one.
+pub fn is_secure(uri: &[u8]) -> bool {
+    uri.get(..5).is_some_and(|scheme| scheme.eq_ignore_ascii_case(b"sips:"))
+}
+
 /// The address `host`, IPv6 in brackets.
 fn ip(host: &[u8]) -> Option<IpAddr> {
     match host {

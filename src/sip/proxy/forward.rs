@@ -3,11 +3,10 @@
 use std::net::SocketAddr;
 use std::rc::Rc;
 
-use super::MAX_FORWARDS;
 use super::route::{Plan, loop_hash, names_us};
 use crate::options::Options;
-use crate::sip::dialog::{is_secure, write_via};
-use crate::sip::message::{Head, Method, Name, Via, View, write};
+use crate::sip::dialog::{hops_left, write_via};
+use crate::sip::message::{Head, Method, Name, Via, View, is_secure, write};
 use crate::sip::token::Token;
 use crate::sip::transaction::write_top_via;
 use crate::target::Transport;
@@ -33,8 +32,7 @@ pub(super) fn request(options: &Options, request: View<'_>, forward: &Forward<'_
     write::request_line(&mut out, request.method_bytes(), plan.uri);
     write_own_via(&mut out, options, *transport, *branch, loop_hash(request));
     out.extend_from_slice(b"Max-Forwards: ");
-    let hops = request.max_forwards().unwrap_or(MAX_FORWARDS).min(MAX_FORWARDS);
-    write::number(&mut out, u64::from(hops.saturating_sub(1)));
+    write::number(&mut out, u64::from(hops_left(request).saturating_sub(1)));
     out.extend_from_slice(b"\r\n");
     if begins_dialog(request) {
         let here = peer.map_or(*transport, |(_, transport)| transport);
@@ -73,7 +71,7 @@ pub(super) fn again(
     forwarded: &[u8],
     branch: Token,
     transport: Transport,
-) -> Option<(Method, Rc<[u8]>)> {
+) -> Option<Rc<[u8]>> {
     let mut head = Head::new();
     head.read(forwarded).ok()?;
     let request = View::new(forwarded, &head);
@@ -87,7 +85,7 @@ pub(super) fn again(
     }
     out.extend_from_slice(b"\r\n");
     out.extend_from_slice(request.body());
-    Some((request.method(), Rc::from(out)))
+    Some(Rc::from(out))
 }
 
 /// A response without our Via (RFC 3261 §16.7 step 3).

@@ -21,20 +21,16 @@ use std::rc::Rc;
 
 use self::probe::Members;
 use self::route::{Hop, Plan};
-use super::message::{Head, Method, Name, View, write};
+use super::message::{Method, Name, View, write};
+use super::recovery::TRANSPORT_ERROR;
 use super::timer::T1_64;
 use super::token::Token;
 use super::transaction::{Forwarded, NewClient, Owner, Received, Stack, Told, Verdict};
-use crate::key::{ClientId, FlowId, ServerId};
+use crate::key::{FlowId, ServerId};
 use crate::target::Target;
-
-/// Max-Forwards where a request has none (RFC 3261 §16.6 step 3).
-const MAX_FORWARDS: u8 = 70;
 
 /// What a proxy says of a transport failure of a forwarded request (`spec` §9).
 const ERROR_INFO: &[u8] = b"<transport-error>";
-/// The same for who does not read that.
-const REASON: &[u8] = b"SIP;cause=503;text=\"transport-error\"";
 /// Seconds that a caller is told to wait while no new calls are taken.
 const RETRY_AFTER: &[u8] = b"5";
 
@@ -121,15 +117,10 @@ impl Proxy {
         if request.method() == Method::Invite {
             stack.respond(server, 100);
         }
-        let (target, forwarded) = match plan.hop {
-            Hop::To(target) => (target, Forwarded { from: server, pair: None, tried: 0 }),
-            Hop::Pair { pair, first } => {
-                let Some((target, tried)) = self.members.next(stack, pair, 0, first) else {
-                    return respond_lost(stack, server);
-                };
-                (target, Forwarded { from: server, pair: Some(pair), tried })
-            }
+        let Some((target, pair, tried)) = self.first_target(stack, plan.hop) else {
+            return respond_lost(stack, server);
         };
+        let forwarded = Forwarded { from: server, pair, tried };
         let branch = stack.next_branch();
         let head = forward::Forward {
             plan,
@@ -141,35 +132,19 @@ impl Proxy {
         if !stack.can_read(&bytes) {
             return stack.respond(server, 513);
         }
-        self.send(stack, forwarded, target, request.method(), branch, &bytes);
+        let cseq = request.cseq().map_or(0, |(number, _)| number);
+        send(stack, forwarded, target, request.method(), cseq, branch, &bytes);
     }
 
-    fn send(
-        &self,
-        stack: &mut Stack,
-        forwarded: Forwarded,
-        target: Target,
-        method: Method,
-        branch: Token,
-        bytes: &Rc<[u8]>,
-    ) {
-        if !stack.has_room_for_client() {
-            return stack.respond(forwarded.from, 503);
+    /// The target of a request that was sent nowhere yet; with its pair, and what of that is tried then.
+    fn first_target(&self, stack: &Stack, hop: Hop) -> Option<(Target, Option<u16>, u8)> {
+        match hop {
+            Hop::To(target) => Some((target, None, 0)),
+            Hop::Pair { pair, first } => {
+                let (target, tried) = self.members.next(stack, pair, 0, first)?;
+                Some((target, Some(pair), tried))
+            }
         }
-        let cseq = cseq_of(bytes);
-        let flow = stack.outbound(target);
-        let client = stack.start(NewClient {
-            branch,
-            method,
-            cseq,
-            owner: Owner::Forwarded(forwarded),
-            flow,
-            target,
-            oversized: false,
-            request: bytes,
-            timeout: T1_64,
-        });
-        stack.set_forwarded(forwarded.from, client);
     }
 
     /// The ACK of a 2xx goes on like any request, without a transaction (RFC 3261 §16.11); that of another
@@ -183,13 +158,7 @@ impl Proxy {
             return;
         };
         let Ok(plan) = route::plan(&stack.options, peer.ip(), ack) else { return };
-        let target = match plan.hop {
-            Hop::To(target) => Some(target),
-            Hop::Pair { pair, first } => {
-                self.members.next(stack, pair, 0, first).map(|(target, _)| target)
-            }
-        };
-        let Some(target) = target else { return };
+        let Some((target, ..)) = self.first_target(stack, plan.hop) else { return };
         let head = forward::Forward {
             plan: &plan,
             branch: stack.token(u32::MAX),
@@ -215,10 +184,10 @@ impl Proxy {
         };
         match (told.verdict, response) {
             (Verdict::Answered { late }, Some((_, response))) => {
-                self.on_answer(stack, told.client, forwarded, late, response);
+                self.on_answer(stack, told, forwarded, late, response);
             }
             (Verdict::Failed { .. }, _) => {
-                self.on_failed(stack, told.client, forwarded);
+                self.on_failed(stack, told, forwarded);
                 if told.method != Method::Invite {
                     stack.end_client(told.client);
                 }
@@ -232,7 +201,7 @@ impl Proxy {
     fn on_answer(
         &mut self,
         stack: &mut Stack,
-        client: ClientId,
+        told: Told,
         forwarded: Forwarded,
         late: bool,
         response: View<'_>,
@@ -251,41 +220,65 @@ impl Proxy {
             return;
         }
         let unavailable = status == 503 && !stack.is_cancelled(forwarded.from);
-        if unavailable && self.try_next(stack, client, forwarded) {
+        if unavailable && self.try_next(stack, told, forwarded) {
             return;
         }
         let bytes = forward::response(response);
         stack.forward_response(forwarded.from, response.method(), status, &bytes);
     }
 
-    fn on_failed(&mut self, stack: &mut Stack, client: ClientId, forwarded: Forwarded) {
+    fn on_failed(&mut self, stack: &mut Stack, told: Told, forwarded: Forwarded) {
         if stack.is_cancelled(forwarded.from) {
             return stack.respond(forwarded.from, 487);
         }
-        if !self.try_next(stack, client, forwarded) {
+        if !self.try_next(stack, told, forwarded) {
             respond_lost(stack, forwarded.from);
         }
     }
 
     /// The same request to the next target of its set, if there is one.
-    fn try_next(&self, stack: &mut Stack, client: ClientId, forwarded: Forwarded) -> bool {
+    fn try_next(&self, stack: &mut Stack, told: Told, forwarded: Forwarded) -> bool {
         let Some(pair) = forwarded.pair else { return false };
         let Some((target, tried)) = self.members.next(stack, pair, forwarded.tried, None) else {
             return false;
         };
         let next = Forwarded { tried, ..forwarded };
-        let Some(request) = stack.client(client).map(|client| Rc::clone(&client.request)) else {
+        let Some(request) = stack.client(told.client).map(|it| Rc::clone(&it.request)) else {
             return false;
         };
         let branch = stack.next_branch();
-        let Some((method, bytes)) =
-            forward::again(&stack.options, &request, branch, target.transport)
-        else {
-            return false;
-        };
-        self.send(stack, next, target, method, branch, &bytes);
+        let again = forward::again(&stack.options, &request, branch, target.transport);
+        let Some(bytes) = again else { return false };
+        send(stack, next, target, told.method, told.cseq, branch, &bytes);
         true
     }
+}
+
+fn send(
+    stack: &mut Stack,
+    forwarded: Forwarded,
+    target: Target,
+    method: Method,
+    cseq: u32,
+    branch: Token,
+    bytes: &Rc<[u8]>,
+) {
+    if !stack.has_room_for_client() {
+        return stack.respond(forwarded.from, 503);
+    }
+    let flow = stack.outbound(target);
+    let client = stack.start(NewClient {
+        branch,
+        method,
+        cseq,
+        owner: Owner::Forwarded(forwarded),
+        flow,
+        target,
+        oversized: false,
+        request: bytes,
+        timeout: T1_64,
+    });
+    stack.set_forwarded(forwarded.from, client);
 }
 
 /// 200, and the CANCEL goes on by the transaction of its INVITE (RFC 3261 §16.10). One without an INVITE
@@ -314,7 +307,8 @@ fn on_timeout(stack: &mut Stack, method: Method, forwarded: Forwarded) {
 fn respond_lost(stack: &mut Stack, server: ServerId) {
     stack.respond_with(server, 503, write::reason_phrase(503).as_bytes(), |out| {
         write::header(out, "Error-Info", ERROR_INFO);
-        write::header(out, "Reason", REASON);
+        // The same for who does not read that.
+        write::header(out, "Reason", TRANSPORT_ERROR.as_bytes());
         write::body(out, b"");
     });
 }
@@ -338,12 +332,4 @@ fn refuse(stack: &mut Stack, server: ServerId, request: View<'_>, status: u16) {
 fn answer_options(stack: &mut Stack, server: ServerId, draining: bool) {
     let status = if draining { 503 } else { 200 };
     stack.respond(server, status);
-}
-
-fn cseq_of(request: &[u8]) -> u32 {
-    let mut head = Head::new();
-    match head.read(request) {
-        Ok(()) => View::new(request, &head).cseq().map_or(0, |(number, _)| number),
-        Err(_) => 0,
-    }
 }

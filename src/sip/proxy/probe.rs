@@ -115,7 +115,7 @@ fn ask(stack: &mut Stack, place: u16, target: Target, patience: Duration) {
     let branch = stack.next_branch();
     let (options, tag) = (std::sync::Arc::clone(&stack.options), stack.token(u32::MAX));
     let own = options.sent_by(target.transport);
-    let uri = format!("sip:{};transport={}", target.address, target.transport.in_uri());
+    let uri = target.uri();
     let mut out = Vec::with_capacity(512);
     write::request_line(&mut out, b"OPTIONS", uri.as_bytes());
     write_via(&mut out, own, target.transport, branch);

@@ -3,11 +3,9 @@
 use std::net::IpAddr;
 
 use crate::options::{Options, Pair};
+use crate::sip::dialog::ROUTES_MAX;
 use crate::sip::message::{NameAddr, Uri, View};
 use crate::target::{Target, Transport};
-
-/// Routes that a request may have; one with more is refused.
-const ROUTES_MAX: usize = 32;
 
 /// Where to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,6 +45,7 @@ pub(super) fn plan<'a>(
     from: IpAddr,
     request: View<'a>,
 ) -> Result<Plan<'a>, u16> {
+    // One with more than a dialog keeps is refused: what is behind them would be lost.
     let mut routes: Vec<&[u8]> = request.routes().take(ROUTES_MAX + 1).collect();
     if routes.len() > ROUTES_MAX {
         return Err(513);

@@ -10,7 +10,7 @@ use super::repeat::Repeat;
 use super::{SERVERS_MAX, Stack, request_server};
 use crate::key::{ClientId, FlowId, RETAINED_SLOTS, ServerId, TimerKey};
 use crate::sip::counters::End;
-use crate::sip::message::{Header, Method, Name, Via, View, write};
+use crate::sip::message::{Header, Method, Name, Via, View, is_secure, write};
 use crate::sip::timer::{T1_64, T4, Timer};
 use crate::sip::token::Token;
 use crate::target::{Target, Transport};
@@ -45,9 +45,8 @@ pub(in crate::sip) struct Server {
 impl Server {
     /// True when the request was to a SIPS URI.
     pub(in crate::sip) fn is_secure(&self) -> bool {
-        let after_method = self.request.iter().position(|&byte| byte == b' ');
-        let uri = after_method.and_then(|at| self.request.get(at + 1..at + 6));
-        uri.is_some_and(|start| start.eq_ignore_ascii_case(b"sips:"))
+        let method_end = memchr::memchr(b' ', &self.request);
+        method_end.is_some_and(|at| is_secure(&self.request[at + 1..]))
     }
 
     /// Where the machine of an INVITE is; `None` for another request.
