@@ -23,6 +23,7 @@ mod deadlines;
 mod flow;
 mod pings;
 mod session;
+mod sources;
 mod tally;
 pub(crate) mod tcp;
 pub mod tls;
@@ -46,6 +47,7 @@ use crate::time::Instant;
 use deadlines::Deadlines;
 pub(crate) use flow::Flow;
 use flow::Pool;
+use sources::Sources;
 use tally::Tally;
 pub use tally::{NetStats, REASONS};
 use tls::Contexts;
@@ -70,7 +72,9 @@ pub(crate) trait Host: Sized + 'static {
     /// Reads the clock.
     fn now(&self) -> Instant;
     /// A peer opened a flow. `None`: there is no room for it.
-    fn accept(&self, new: NewFlow) -> Option<FlowId>;
+    fn accept(self: &Rc<Self>, new: NewFlow) -> Option<FlowId>;
+    /// The sockets' own table is full: closes some that are idle.
+    fn make_room(self: &Rc<Self>);
     /// From now on `flow` is what its id names.
     fn attach(&self, flow: &Rc<Flow>);
     /// A whole message was read.
@@ -127,6 +131,8 @@ pub(crate) struct Net {
     flows: RefCell<Slab<TaskKey, Rc<Flow>>>,
     deadlines: RefCell<Deadlines>,
     pool: RefCell<Pool>,
+    /// Flows that were given up, and whose tasks have yet to end.
+    leaving: Cell<usize>,
     /// Bytes in all outboxes.
     queued: Cell<usize>,
     /// What is read lands here and is framed before anything else runs.
@@ -139,6 +145,8 @@ pub(crate) struct Net {
     names: RefCell<NamesByHost>,
     /// TLS handshakes of peers under way.
     handshakes: Cell<u32>,
+    /// Who has how many connections.
+    sources: Rc<Sources>,
     /// What happened to flows, for the log and the statistics.
     pub(crate) tally: Tally,
 }
@@ -151,12 +159,14 @@ impl Net {
             flows: RefCell::default(),
             deadlines: RefCell::default(),
             pool: RefCell::default(),
+            leaving: Cell::new(0),
             queued: Cell::new(0),
             buffer: RefCell::new(vec![0; READ_BYTES].into_boxed_slice()),
             datagrams,
             tls: RefCell::default(),
             names: RefCell::default(),
             handshakes: Cell::new(0),
+            sources: Rc::default(),
             tally: Tally::default(),
         };
         net.set_options(options);
@@ -166,6 +176,7 @@ impl Net {
     /// Bounds and names in force from now on.
     pub(crate) fn set_options(&self, options: &Options) {
         self.limits.borrow_mut().clone_from(&options.limits);
+        self.sources.set_options(options);
         let mut names: NamesByHost = HashMap::new();
         for device in options.devices() {
             let Some(name) = &device.tls_name else { continue };
@@ -215,6 +226,19 @@ impl Net {
     /// Flow tasks that run.
     pub(crate) fn flows(&self) -> usize {
         self.flows.borrow().len()
+    }
+
+    /// True when one more connection may be served.
+    fn has_room(&self) -> bool {
+        self.flows() - self.leaving.get() < self.limits.borrow().flows_max as usize
+    }
+
+    /// Ends an idle flow at once, for another one.
+    pub(crate) fn give_up(&self, flow: &Flow, now: Instant) {
+        if flow.give_up() {
+            self.leaving.set(self.leaving.get() + 1);
+        }
+        self.tally.crowded(now);
     }
 
     /// Ends every flow: what is queued is written first, for at most [`CLOSE_TIMEOUT`].
@@ -280,6 +304,9 @@ impl Net {
 
     fn remove(&self, flow: &Flow) {
         self.flows.borrow_mut().remove(flow.key.get());
+        if flow.given_up.get() {
+            self.leaving.set(self.leaving.get() - 1);
+        }
         flow.discard(self);
         flow.forget_task();
     }

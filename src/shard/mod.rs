@@ -13,6 +13,7 @@
 mod alarm;
 mod clock;
 pub mod cores;
+mod crowd;
 mod datagrams;
 mod feed;
 mod mesh;
@@ -39,6 +40,7 @@ use crate::time::Instant;
 
 use alarm::Alarm;
 use clock::Clock;
+use crowd::Crowd;
 use feed::Feed;
 pub use feed::{FeedStats, Told};
 use mesh::Mesh;
@@ -126,6 +128,7 @@ struct Shard<P> {
     mesh: Mesh,
     alarm: Alarm,
     feed: Feed,
+    crowd: Crowd,
     /// True from `Drain` until the endpoint was found drained and that was reported.
     draining: Cell<bool>,
     reports: start::Reports,
@@ -212,10 +215,16 @@ impl<P: Protocol> Shard<P> {
         match place {
             Some(Place::Here(flow)) => {
                 tracing::debug!(shard = self.id.0, peer = %flow.peer(), ?reason, "flow closed");
-                flow.close(&self.net, now);
+                match reason {
+                    CloseReason::Crowded => self.net.give_up(&flow, now),
+                    _ => flow.close(&self.net, now),
+                }
                 self.mesh.gone(&flow, FlowError::Local);
             }
-            Some(Place::Remote { shard, flow }) => self.mesh.close(shard, flow),
+            Some(Place::Remote { shard, flow }) => match reason {
+                CloseReason::Crowded => self.mesh.release(shard, flow),
+                _ => self.mesh.close(shard, flow),
+            },
             Some(Place::Datagrams { .. }) | None => {}
         }
     }
@@ -270,8 +279,12 @@ impl<P: Protocol> Host for Shard<P> {
         self.clock.now()
     }
 
-    fn accept(&self, new: NewFlow) -> Option<FlowId> {
-        self.protocol.borrow_mut().accept(self.clock.now(), new)
+    fn accept(self: &Rc<Self>, new: NewFlow) -> Option<FlowId> {
+        self.take(new)
+    }
+
+    fn make_room(self: &Rc<Self>) {
+        self.close_idle();
     }
 
     fn attach(&self, flow: &Rc<Flow>) {
@@ -350,6 +363,10 @@ impl Places {
         if self.slots[index].replace((id, place)).is_none() {
             self.len += 1;
         }
+    }
+
+    fn iter(&self) -> impl Iterator<Item = (FlowId, &Place)> {
+        self.slots.iter().flatten().map(|(id, place)| (*id, place))
     }
 
     fn remove(&mut self, id: FlowId) -> Option<Place> {

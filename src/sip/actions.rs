@@ -100,6 +100,13 @@ pub enum Input<'a> {
         /// When the patience ends.
         deadline: Instant,
     },
+    /// A peer wants to open a connection, and `flows_max` are open: idle ones may be closed, those of peers that
+    /// never sent a message first, then the ones that were idle longest. One that a call, a request or a
+    /// response still needs is not idle.
+    Crowded {
+        /// Flows that are needed although nothing here says so.
+        held: &'a [FlowId],
+    },
     /// [`Endpoint::next_timeout`](super::Endpoint::next_timeout) has come.
     Timeout,
 }
@@ -109,8 +116,8 @@ pub enum Input<'a> {
 pub enum CloseReason {
     /// What the peer sent cannot be answered or followed.
     BadInput,
-    /// The table of flows is full.
-    TooManyFlows,
+    /// It is idle, and the table of flows is full ([`Input::Crowded`]).
+    Crowded,
     /// Nothing came from or went to a peer over UDP for long.
     Idle,
     /// A peer over UDP cannot be reached.

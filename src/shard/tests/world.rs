@@ -35,6 +35,8 @@ struct Servant {
     timers: Vec<(Instant, FlowId, Vec<u8>)>,
     events: Sender<Event>,
     draining: bool,
+    /// How many flows the first shard takes.
+    flows_max: usize,
 }
 
 impl Servant {
@@ -70,6 +72,9 @@ impl Servant {
 
 impl Protocol for Servant {
     fn accept(&mut self, _now: Instant, _flow: NewFlow) -> Option<FlowId> {
+        if self.shard.0 == 0 && self.flows.len() >= self.flows_max {
+            return None;
+        }
         self.say(Event::Accepted(self.shard));
         Some(self.flows.insert(None))
     }
@@ -104,6 +109,13 @@ impl Protocol for Servant {
                 });
             }
             Input::Drain { .. } => self.draining = true,
+            Input::Crowded { held } => {
+                let idle = self.flows.keys().into_iter().find(|flow| !held.contains(flow));
+                if let Some(flow) = idle {
+                    self.flows.remove(flow);
+                    out.close(flow, CloseReason::Crowded);
+                }
+            }
             Input::Options(_) | Input::Request(_) | Input::Undelivered { .. } => {}
         }
     }
@@ -156,6 +168,7 @@ impl World {
     pub(super) fn with(shards: usize, limits: Limits) -> Self {
         let available = cores::available();
         let cores = available.into_iter().cycle().take(shards).collect();
+        let flows_max = limits.flows_max as usize;
         let mut options = Options::default();
         options.limits = limits;
         let options = Arc::new(options);
@@ -173,6 +186,7 @@ impl World {
             timers: Vec::new(),
             events: sender.clone(),
             draining: false,
+            flows_max,
         })
         .unwrap();
         let address = shards.listen()[0].address;
@@ -237,6 +251,13 @@ impl Client {
         let mut got = vec![0; expected.len()];
         self.stream.read_exact(&mut got).unwrap();
         assert!(got == expected, "{} bytes differ", got.len());
+    }
+
+    /// A message and its echo; false when the connection was closed instead.
+    pub(super) fn try_echo(&mut self, uri: &str) -> bool {
+        let message = request("ECHO", uri, "");
+        let mut got = vec![0; message.len()];
+        self.stream.write_all(&message).is_ok() && self.stream.read_exact(&mut got).is_ok()
     }
 
     pub(super) fn echo(&mut self, uri: &str, body: &str) {

@@ -90,6 +90,12 @@ impl Leg {
         Way { flow: None, transport: target.transport, target }
     }
 
+    /// The flow that the next request goes down, if it is there.
+    pub(in crate::sip) fn flow_in_use(&self, stack: &Stack) -> Option<FlowId> {
+        let way = self.choose(stack);
+        way.flow.or_else(|| stack.flows.to(way.target))
+    }
+
     /// True when the device can be reached at more than one address.
     pub(in crate::sip) fn has_more_targets(&self, options: &Options) -> bool {
         let first = self.address(options, 0);
