@@ -3,6 +3,7 @@
 
 // Clocks, threads and processes belong to the other side of the socket.
 #![allow(clippy::disallowed_methods, clippy::disallowed_types)]
+#![allow(clippy::print_stdout)] // The measurement says what it found.
 
 #[path = "loopback/child.rs"]
 #[allow(dead_code)] // Other tests use the rest.

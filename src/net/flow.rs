@@ -46,6 +46,8 @@ pub(crate) struct Flow {
     /// The shards that were handed a message read here: they are told when the flow is gone.
     /// With each the messages that it was handed, modulo 2^32.
     pub(crate) told: RefCell<Vec<(ShardId, u32)>>,
+    /// The devices that the peer has a certificate for.
+    pub(crate) devices: RefCell<Box<[SocketAddr]>>,
     pub(super) key: Cell<TaskKey>,
     pub(super) state: Cell<State>,
     /// When it must have made progress.
@@ -80,6 +82,7 @@ impl Flow {
             id,
             ends: Cell::new(ends),
             told: RefCell::default(),
+            devices: RefCell::default(),
             key: Cell::new(TaskKey(Key { index: u32::MAX, generation: 0 })),
             state: Cell::new(state),
             deadline: Cell::new(None),

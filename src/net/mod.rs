@@ -50,7 +50,7 @@ use flow::Pool;
 use sources::Sources;
 use tally::Tally;
 pub use tally::{NetStats, REASONS};
-use tls::Contexts;
+use tls::{Contexts, Tls};
 pub(crate) use udp::{Datagrams, Undelivered};
 
 /// Bytes of one read: all there is, as a rule. With 4 KiB coalesced traffic costs twice as much.
@@ -73,6 +73,8 @@ pub(crate) trait Host: Sized + 'static {
     fn now(&self) -> Instant;
     /// A peer opened a flow. `None`: there is no room for it.
     fn accept(self: &Rc<Self>, new: NewFlow) -> Option<FlowId>;
+    /// The peer of such a flow has a certificate for the devices of [`Flow::devices`].
+    fn certified(self: &Rc<Self>, flow: &Flow);
     /// The sockets' own table is full: closes some that are idle.
     fn make_room(self: &Rc<Self>);
     /// From now on `flow` is what its id names.
@@ -202,6 +204,13 @@ impl Net {
         let name = exact.or(here.first()).map(|(_, name)| &**name);
         let name = tls::server_name(name, target.ip());
         self.tls.borrow().as_ref()?.connect(name)
+    }
+
+    /// The devices that a peer who connected to us has shown a certificate for, by their names.
+    fn devices_of(&self, tls: &Tls) -> Box<[SocketAddr]> {
+        let names = self.names.borrow();
+        let named = names.values().flatten().map(|(address, name)| (*address, &**name));
+        tls.is_certified_for(named)
     }
 
     /// Bytes of the largest message that is handed in.

@@ -169,6 +169,11 @@ fn begin<H: Host>(host: &Rc<H>, guest: Guest, tls: Option<Box<Tls>>) -> io::Resu
     let flow = Rc::new(Flow::new(id, ends, State::Open));
     net.insert(&flow);
     host.attach(&flow);
+    let devices = tls.as_ref().map(|tls| net.devices_of(tls)).unwrap_or_default();
+    if !devices.is_empty() {
+        flow.devices.replace(devices);
+        host.certified(&flow);
+    }
     let first_message = now + net.limits.borrow().first_message_timeout;
     let session = Session::new(net, flow, stream, tls).of_guest(seat, first_message);
     glommio::spawn_local(session.run(Rc::clone(host))).detach();

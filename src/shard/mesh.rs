@@ -23,6 +23,7 @@
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::future::poll_fn;
+use std::net::SocketAddr;
 use std::ops::Range;
 use std::rc::Rc;
 use std::task::{Poll, Waker};
@@ -34,6 +35,7 @@ use super::{After, Place, Protocol, Shard};
 use crate::key::{FlowId, ShardId};
 use crate::net::{Flow, Host, Undelivered, next_round};
 use crate::sip::{FlowError, Input, NewFlow};
+use crate::target::Target;
 
 /// Parcels under way from one shard to another.
 const PARCELS_MAX: usize = 4;
@@ -48,8 +50,8 @@ const RECEIVE_BURST: usize = 64;
 
 /// What crosses.
 enum Item {
-    /// The first word of a flow: its ends.
-    Flow { flow: FlowId, ends: Box<NewFlow> },
+    /// The first word of a flow: its ends, and the devices that its peer has a certificate for.
+    Flow { flow: FlowId, ends: Box<NewFlow>, devices: Box<[SocketAddr]> },
     /// A message read on the sender's flow.
     Message { flow: FlowId, range: Range<u32> },
     /// A datagram that the sender read.
@@ -62,6 +64,10 @@ enum Item {
     Close { flow: FlowId },
     /// The sender's flow is gone.
     Gone { flow: FlowId, error: FlowError },
+    /// The sender's flow is the way to a target.
+    Alias { flow: FlowId, target: Target },
+    /// The receiver's flow is, as the sender found.
+    Found { flow: FlowId, target: Target },
     /// The sender's table of flows is full.
     Crowded,
     /// The receiver's flow is of no use to the sender, which has seen so many messages of it.
@@ -109,7 +115,8 @@ pub(super) fn links(shards: usize) -> Vec<Vec<Option<Link>>> {
 struct Known {
     alias: Alias,
     ends: Box<NewFlow>,
-    /// Messages of it that came.
+    devices: Box<[SocketAddr]>,
+    /// Messages, and words about it, that came.
     messages: u32,
 }
 
@@ -173,17 +180,41 @@ impl Mesh {
         if outgoing.is_dead.get() {
             return false;
         }
+        self.introduce(home, outgoing, flow);
+        self.push(outgoing, |parcel| Item::Message { flow: flow.id, range: parcel.put(bytes) });
+        true
+    }
+
+    /// Counts one more thing that `home` is told of the flow, and says first which flow it is.
+    fn introduce(&self, home: ShardId, outgoing: &Outgoing, flow: &Flow) {
         let mut told = flow.told.borrow_mut();
         match told.iter_mut().find(|(shard, _)| *shard == home) {
             Some((_, messages)) => *messages = messages.wrapping_add(1),
             None => {
                 told.push((home, 1));
                 let ends = Box::new(flow.ends.get());
-                self.push(outgoing, |_| Item::Flow { flow: flow.id, ends });
+                let devices = flow.devices.borrow().clone();
+                self.push(outgoing, |_| Item::Flow { flow: flow.id, ends, devices });
             }
         }
-        self.push(outgoing, |parcel| Item::Message { flow: flow.id, range: parcel.put(bytes) });
-        true
+    }
+
+    /// Tells all shards but `knows` that the flow is the way to `target`.
+    pub(super) fn share(&self, flow: &Flow, target: Target, knows: ShardId) {
+        for (shard, outgoing) in self.parcels.iter().enumerate() {
+            let (shard, Some(outgoing)) = (ShardId(shard as u16), outgoing) else { continue };
+            if shard != knows && !outgoing.is_dead.get() {
+                self.introduce(shard, outgoing, flow);
+                self.push(outgoing, |_| Item::Alias { flow: flow.id, target });
+            }
+        }
+    }
+
+    /// Tells the shard of the flow that it is the way to `target`.
+    pub(super) fn tell_alias(&self, shard: ShardId, flow: FlowId, target: Target) {
+        if let Some(outgoing) = self.outgoing(shard) {
+            self.push(outgoing, |_| Item::Found { flow, target });
+        }
     }
 
     /// Hands a datagram to its home; `Some(false)` when so much waits that it is dropped. `None` when
@@ -399,8 +430,9 @@ async fn receive<P: Protocol>(
 impl<P: Protocol> Shard<P> {
     fn on_item(self: &Rc<Self>, peer: ShardId, item: &Item, parcel: &Parcel) {
         match item {
-            Item::Flow { flow, ends } => {
-                let known = Known { alias: Alias::Absent, ends: ends.clone(), messages: 0 };
+            Item::Flow { flow, ends, devices } => {
+                let (ends, devices) = (ends.clone(), devices.clone());
+                let known = Known { alias: Alias::Absent, ends, devices, messages: 0 };
                 self.mesh.aliases.borrow_mut().insert((peer, *flow), known);
             }
             Item::Message { flow, range } => match self.alias(peer, *flow) {
@@ -428,6 +460,17 @@ impl<P: Protocol> Shard<P> {
                     self.turn(Input::FlowFailed { flow, error: *error });
                 }
             }
+            Item::Alias { flow, target } => {
+                if let Some(flow) = self.alias(peer, *flow) {
+                    self.turn(Input::Alias { flow, target: *target });
+                }
+            }
+            Item::Found { flow, target } => {
+                if let Some(Place::Here(here)) = self.places.borrow().get(*flow) {
+                    self.mesh.share(here, *target, peer);
+                }
+                self.turn(Input::Alias { flow: *flow, target: *target });
+            }
             Item::Crowded => self.let_go(peer),
             Item::Release { flow, messages } => {
                 if let Some(Place::Here(flow)) = self.places.borrow().get(*flow) {
@@ -440,22 +483,25 @@ impl<P: Protocol> Shard<P> {
         }
     }
 
-    /// The local name of another shard's flow, given when its first message comes.
+    /// The local name of another shard's flow, given when something of it comes first.
     fn alias(self: &Rc<Self>, peer: ShardId, flow: FlowId) -> Option<FlowId> {
-        let ends = {
+        let (ends, devices) = {
             let mut aliases = self.mesh.aliases.borrow_mut();
             let known = aliases.get_mut(&(peer, flow))?;
             known.messages = known.messages.wrapping_add(1);
             match known.alias {
                 Alias::Open(id) => return Some(id),
                 Alias::Closed => return None,
-                Alias::Absent => *known.ends,
+                Alias::Absent => (*known.ends, known.devices.clone()),
             }
         };
         let id = self.take(ends)?;
         self.places.borrow_mut().insert(id, Place::Remote { shard: peer, flow });
         if let Some(known) = self.mesh.aliases.borrow_mut().get_mut(&(peer, flow)) {
             known.alias = Alias::Open(id);
+        }
+        if !devices.is_empty() {
+            self.turn(Input::Certified { flow: id, devices: &devices });
         }
         Some(id)
     }

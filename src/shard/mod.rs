@@ -35,7 +35,7 @@ use crate::options::Options;
 use crate::sip::counters::Counters;
 use crate::sip::message::FrameError;
 use crate::sip::{Action, Actions, CloseReason, Endpoint, FlowError, Input, NewFlow, Stats};
-use crate::target::Transport;
+use crate::target::{Target, Transport};
 use crate::time::Instant;
 
 use alarm::Alarm;
@@ -183,6 +183,7 @@ impl<P: Protocol> Shard<P> {
                 },
                 Action::Send { flow, bytes } => self.send(flow, bytes),
                 Action::Close { flow, reason } => self.close(now, flow, reason),
+                Action::Alias { flow, target } => self.on_alias(flow, target),
                 Action::Emit(event) => self.feed.tell(event),
             }
         }
@@ -225,6 +226,15 @@ impl<P: Protocol> Shard<P> {
                 CloseReason::Crowded => self.mesh.release(shard, flow),
                 _ => self.mesh.close(shard, flow),
             },
+            Some(Place::Datagrams { .. }) | None => {}
+        }
+    }
+
+    /// A flow is the way to a target: its origin tells all others.
+    fn on_alias(&self, id: FlowId, target: Target) {
+        match self.places.borrow().get(id) {
+            Some(Place::Here(flow)) => self.mesh.share(flow, target, self.id),
+            Some(&Place::Remote { shard, flow }) => self.mesh.tell_alias(shard, flow, target),
             Some(Place::Datagrams { .. }) | None => {}
         }
     }
@@ -281,6 +291,11 @@ impl<P: Protocol> Host for Shard<P> {
 
     fn accept(self: &Rc<Self>, new: NewFlow) -> Option<FlowId> {
         self.take(new)
+    }
+
+    fn certified(self: &Rc<Self>, flow: &Flow) {
+        let devices = flow.devices.borrow();
+        self.turn(Input::Certified { flow: flow.id, devices: &devices });
     }
 
     fn make_room(self: &Rc<Self>) {

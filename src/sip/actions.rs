@@ -92,6 +92,21 @@ pub enum Input<'a> {
     },
     /// An application asks something of a call; an event answers it.
     Request(cti::Request),
+    /// The peer of a flow that was just accepted has a certificate for the devices at these addresses: it is
+    /// one of them, wherever it comes from.
+    Certified {
+        /// Which.
+        flow: FlowId,
+        /// As they are configured; at least one.
+        devices: &'a [SocketAddr],
+    },
+    /// [`Action::Alias`] of another endpoint: requests to `target` may go down this flow.
+    Alias {
+        /// What stands for its flow here.
+        flow: FlowId,
+        /// Whom it leads to.
+        target: Target,
+    },
     /// New options are in force, from now on.
     Options(Arc<Options>),
     /// Take no new calls: they are answered 503 with Retry-After. At `deadline` what is left is
@@ -153,6 +168,13 @@ pub enum Action<'a> {
         /// Why, for the log and the counters.
         reason: CloseReason,
     },
+    /// A peer's flow has become the way to a target (RFC 5923 §7): tell the other endpoints.
+    Alias {
+        /// Which.
+        flow: FlowId,
+        /// Whom it leads to.
+        target: Target,
+    },
     /// Tell whoever listens; only while [`Options::events`] is set.
     Emit(&'a cti::Event),
 }
@@ -178,6 +200,10 @@ enum Recorded {
     Close {
         flow: FlowId,
         reason: CloseReason,
+    },
+    Alias {
+        flow: FlowId,
+        target: Target,
     },
     /// Boxed: rare, and larger than the others.
     Emit(Box<cti::Event>),
@@ -222,6 +248,7 @@ impl Actions {
                 Action::Send { flow: *flow, bytes: &self.bytes[range.clone()] }
             }
             Recorded::Close { flow, reason } => Action::Close { flow: *flow, reason: *reason },
+            Recorded::Alias { flow, target } => Action::Alias { flow: *flow, target: *target },
             Recorded::Emit(event) => Action::Emit(event),
         })
     }
@@ -239,6 +266,10 @@ impl Actions {
         let start = self.bytes.len();
         write(&mut self.bytes);
         self.list.push(Recorded::Send { flow, range: start..self.bytes.len() });
+    }
+
+    pub(crate) fn alias(&mut self, flow: FlowId, target: Target) {
+        self.list.push(Recorded::Alias { flow, target });
     }
 
     pub(crate) fn emit(&mut self, event: cti::Event) {

@@ -88,6 +88,10 @@ impl Endpoint {
                 self.user.on_options(&mut self.stack);
             }
             Input::Drain { deadline } => self.on_drain(deadline),
+            Input::Certified { flow, devices } => self.stack.flows.certified(flow, devices),
+            Input::Alias { flow, target } => {
+                self.on_alias(flow, target);
+            }
             Input::Crowded { held } => self.on_crowded(held),
             Input::Timeout => self.on_timeout(now),
         }
@@ -200,8 +204,8 @@ impl Endpoint {
     }
 
     /// A flow that a device opened is the way to that device, if its first request says `alias`
-    /// (RFC 5923). Only the address that it comes from makes the claim good, and only for the
-    /// address that the device is configured with.
+    /// (RFC 5923). Only the address that it comes from, or a certificate, makes the claim good, and only
+    /// for the address that the device is configured with.
     fn look_for_alias(&mut self, flow: FlowId, request: View<'_>) {
         if !self.stack.flows.look_at(flow) {
             return;
@@ -209,11 +213,26 @@ impl Endpoint {
         let Some(via) = request.via().filter(|via| via.alias) else { return };
         let Some(flow_of) = self.stack.flows.get(flow) else { return };
         let transport = flow_of.transport;
-        let address = SocketAddr::new(flow_of.peer.ip(), via.port.unwrap_or(transport.port()));
-        let target = Target { transport, address };
-        if self.stack.options.is_target(target) && self.stack.flows.alias(flow, target) {
+        let port = via.port.unwrap_or(transport.port());
+        let options = &self.stack.options;
+        let target = flow_of
+            .hosts()
+            .map(|host| Target { transport, address: SocketAddr::new(host, port) })
+            .find(|target| options.is_target(*target));
+        if let Some(target) = target
+            && self.on_alias(flow, target)
+        {
+            self.stack.out.alias(flow, target);
+        }
+    }
+
+    /// Requests to `target` may go down a peer's flow, if it is one and leads nowhere else: true.
+    fn on_alias(&mut self, flow: FlowId, target: Target) -> bool {
+        let new = self.stack.flows.alias(flow, target);
+        if new {
             self.user.on_alive(&mut self.stack, target);
         }
+        new
     }
 
     fn on_flow_opened(&mut self, flow: FlowId) {

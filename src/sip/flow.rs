@@ -18,7 +18,7 @@
 //! spoke first.
 
 use std::collections::HashMap;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use foldhash::SharedSeed;
@@ -43,6 +43,8 @@ pub(super) struct Flow {
     pub(super) open: bool,
     /// The target that a peer's own flow stands for (RFC 5923).
     alias: Option<Target>,
+    /// The devices that its peer has a certificate for.
+    devices: Option<Box<[SocketAddr]>>,
     /// True while a timer for its next ping runs.
     pinging: bool,
     /// True when the first request on it was looked at for an alias.
@@ -107,6 +109,13 @@ impl Flows {
     /// The flow to `target`, if there is one.
     pub(super) fn to(&self, target: Target) -> Option<FlowId> {
         self.by_target.get(&target).or_else(|| self.aliases.get(&target)).copied()
+    }
+
+    /// The peer has a certificate for these devices.
+    pub(super) fn certified(&mut self, id: FlowId, devices: &[SocketAddr]) {
+        if let Some(flow) = self.slab.get_mut(id) {
+            flow.devices = Some(devices.into());
+        }
     }
 
     /// A message was read.
@@ -294,10 +303,17 @@ impl Flow {
             heard: false,
             open: true,
             alias: None,
+            devices: None,
             pinging: false,
             looked_at: false,
             waiting: Vec::new(),
         }
+    }
+
+    /// The addresses of hosts that the peer may speak for: its own, and those it has a certificate for.
+    pub(super) fn hosts(&self) -> impl Iterator<Item = IpAddr> {
+        let devices = self.devices.as_deref().unwrap_or_default();
+        std::iter::once(self.peer.ip()).chain(devices.iter().map(SocketAddr::ip))
     }
 
     /// Its other end as a target.

@@ -302,6 +302,31 @@ fn home_closes_a_flow_of_another_shard() {
 }
 
 #[test]
+fn a_flow_that_leads_to_a_target_is_known_to_every_shard_wherever_that_was_found() {
+    for home in 0..4 {
+        let world = World::new(4);
+        let mut device = world.connect();
+        let Event::Accepted(origin) = world.event() else { panic!("accepted first") };
+        device.send(&request("ALIAS", &format!("home={home}"), ""));
+        let mut told: Vec<_> = std::iter::repeat_with(|| world.event())
+            .filter_map(|event| match event {
+                Event::Alias(shard) => Some(shard.0),
+                _ => None,
+            })
+            .take(3)
+            .collect();
+        told.sort_unstable();
+        let others: Vec<_> = (0..4).filter(|shard| *shard != home).collect();
+        assert_eq!(told, others, "found by {home} for a flow of {origin:?}");
+        for shard in others {
+            let hello = request("HELLO", &format!("home={shard}"), "");
+            world.connect().send(&hello);
+            device.expect(&hello);
+        }
+    }
+}
+
+#[test]
 fn what_another_shard_needs_no_more_gives_place_in_a_full_table() {
     let world = World::with(2, Limits { flows_max: 3, ..Limits::default() });
     let mut held = Vec::new();

@@ -24,17 +24,21 @@ pub(super) enum Event {
     Accepted(ShardId),
     Message(ShardId),
     Failed(ShardId, FlowError),
+    Alias(ShardId),
 }
 
 /// ECHO: the request comes back. LAST: it comes back and the flow is closed. CONNECT: opens a
 /// connection to the address in the body and says how it went. TIMER: comes back after the
-/// milliseconds in the body. `home=n` in the Request-URI names the home.
+/// milliseconds in the body. ALIAS: the flow is the way to [`ALIASED`]. HELLO: goes on to the flow that is, where
+/// this was said on another shard. `home=n` in the Request-URI names the home.
 struct Servant {
     shard: ShardId,
     flows: Slab<FlowId, Option<FlowId>>,
     timers: Vec<(Instant, FlowId, Vec<u8>)>,
     events: Sender<Event>,
     draining: bool,
+    /// The flow that ALIAS was said on, to whichever shard.
+    alias: Option<FlowId>,
     /// How many flows the first shard takes.
     flows_max: usize,
 }
@@ -62,6 +66,12 @@ impl Servant {
             b"TIMER" => {
                 let delay = Duration::from_millis(body(bytes).parse().unwrap());
                 self.timers.push((now + delay, flow, bytes.to_vec()));
+            }
+            b"ALIAS" => out.alias(flow, ALIASED),
+            b"HELLO" => {
+                if let Some(alias) = self.alias {
+                    out.send(alias, bytes);
+                }
             }
             b"PANIC" => panic!("as the test asked"),
             b"COUNT" => self.say(Event::Message(self.shard)),
@@ -109,6 +119,11 @@ impl Protocol for Servant {
                 });
             }
             Input::Drain { .. } => self.draining = true,
+            Input::Alias { flow, target } => {
+                assert_eq!(target, ALIASED);
+                self.alias = Some(flow);
+                self.say(Event::Alias(self.shard));
+            }
             Input::Crowded { held } => {
                 let idle = self.flows.keys().into_iter().find(|flow| !held.contains(flow));
                 if let Some(flow) = idle {
@@ -116,7 +131,10 @@ impl Protocol for Servant {
                     out.close(flow, CloseReason::Crowded);
                 }
             }
-            Input::Options(_) | Input::Request(_) | Input::Undelivered { .. } => {}
+            Input::Options(_)
+            | Input::Request(_)
+            | Input::Certified { .. }
+            | Input::Undelivered { .. } => {}
         }
     }
 
@@ -142,6 +160,12 @@ impl Protocol for Servant {
         number.split(' ').next()?.parse().ok().map(ShardId)
     }
 }
+
+/// Whom ALIAS is about.
+const ALIASED: Target = Target {
+    transport: Transport::Tcp,
+    address: SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 5060),
+};
 
 pub(super) fn request(method: &str, uri: &str, body: &str) -> Vec<u8> {
     format!("{method} sip:{uri} SIP/2.0\r\nContent-Length: {}\r\n\r\n{body}", body.len())
@@ -186,6 +210,7 @@ impl World {
             timers: Vec::new(),
             events: sender.clone(),
             draining: false,
+            alias: None,
             flows_max,
         })
         .unwrap();
