@@ -7,9 +7,11 @@ use std::fmt::Display;
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::time::SystemTime;
 
 use clap::{Parser, Subcommand};
 use holdfast::control::config::Config;
+use holdfast::control::expiry;
 use holdfast::control::reload::Watched;
 use holdfast::control::serve;
 
@@ -129,6 +131,9 @@ fn check(file: &Path) -> Result<(), ExitCode> {
         tell(format_args!("{}: [tls] {error}", file.display()));
         ExitCode::FAILURE
     })?;
+    for line in expiry::warnings(&config, SystemTime::now()) {
+        tell(format_args!("warning: {}: {line}", file.display()));
+    }
     match config.write_effective(&mut BufWriter::new(io::stdout().lock())) {
         // The reader of a pipe that has seen enough is no failure.
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {

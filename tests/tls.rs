@@ -325,6 +325,18 @@ fn a_peer_without_a_good_certificate_is_refused_where_one_is_required() {
 }
 
 #[test]
+fn a_certificate_of_ours_that_has_expired_is_warned_of_and_the_server_serves_on() {
+    let world = World::new("", "");
+    let mut caller = world.caller();
+    let old = world.authority.certify(&["sip.holdfast.test"], Validity::Past);
+    world.files.write("key.pem", &old.key_pem);
+    world.files.write("cert.pem", &old.certificate_pem);
+    let warning = world.server.wait_for("has expired on");
+    assert!(warning.contains("cert.pem") && warning.contains("peers refuse it"), "{warning}");
+    world.serves(&mut caller);
+}
+
+#[test]
 fn a_new_certificate_is_shown_from_the_next_handshake_on_and_open_flows_stay() {
     let world = World::new("", "");
     let (call, mut caller, mut callee) = world.call(1);

@@ -8,6 +8,7 @@
 
 pub mod config;
 mod events;
+pub mod expiry;
 pub mod limits;
 mod metrics;
 pub mod reload;

@@ -10,15 +10,16 @@
 use std::fmt;
 use std::io::{self, IsTerminal};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::time::{Instant, Interval, interval, sleep_until, timeout};
 use tracing_subscriber::EnvFilter;
 
 use super::config::{Config, Cores};
 use super::events::{self, Events};
+use super::expiry;
 use super::limits::{self, LimitError};
 use super::metrics::{self, Sources};
 use super::reload::{self, Reloads, Watch, Watched};
@@ -143,14 +144,15 @@ pub fn run(config: Config, file: Watched) -> Result<(), ServeError> {
         let (shards, reloads) = (shards.handle().clone(), Arc::clone(&reloads));
         runtime.spawn(metrics::serve(listener, Sources { shards, reloads, events: counts }));
     }
-    let watch = {
+    let (watch, expiry) = {
         let _context = runtime.enter();
-        Watch::new(file, tls_files)
+        // The first look is at once.
+        (Watch::new(file, tls_files), interval(expiry::LOOK_EVERY))
     };
     let ended = runtime.block_on(supervise(
         shards,
         signals,
-        Running { config, watch, reloads, events: events.as_ref() },
+        Running { config, watch, reloads, events: events.as_ref(), expiry },
     ));
     if let (Some(events), Ok(())) = (events, &ended) {
         events.join();
@@ -164,11 +166,14 @@ struct Running<'a> {
     watch: Watch,
     reloads: Arc<Reloads>,
     events: Option<&'a Events>,
+    /// When to look how long our certificates are good for.
+    expiry: Interval,
 }
 
 impl Running<'_> {
     async fn reload(&mut self, shards: &Handle) {
         reload::reload(&mut self.watch, &mut self.config, shards, &self.reloads).await;
+        self.expiry.reset_immediately();
     }
 }
 
@@ -221,6 +226,12 @@ async fn supervise(
             }
             () = running.watch.changed() => {
                 running.reload(shards.handle()).await;
+                continue;
+            }
+            _ = running.expiry.tick() => {
+                for line in expiry::warnings(&running.config, SystemTime::now()) {
+                    tracing::warn!("{line}");
+                }
                 continue;
             }
             _ = signals.user1.recv() => {
