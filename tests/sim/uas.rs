@@ -137,6 +137,7 @@ impl Peer {
             local_contact: self.contact.clone(),
             route: record_route.iter().rev().cloned().collect(),
             record_route,
+            route_set: msg.list("Record-Route"),
             cseq: ctx.rng.range(1, 1_000_000) as u32,
             remote_cseq: msg.cseq().0,
             conn: self.served[served].conn,
@@ -486,7 +487,8 @@ impl Peer {
             let initial = request.tag_of_to().is_empty();
             if invite && matches!(status, 101..=299) {
                 msg.add("Contact", self.contact_of(leg));
-                for route in self.legs[leg].record_route.iter().filter(|_| initial) {
+                let l = &self.legs[leg];
+                for route in l.record_route.iter().chain(&l.route_set).filter(|_| initial) {
                     msg.add("Record-Route", route);
                 }
             }
