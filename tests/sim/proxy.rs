@@ -13,7 +13,7 @@ use holdfast::options::{Options, Pair, Role};
 use holdfast::target::{Target, Transport};
 
 use crate::message::{self, Msg};
-use crate::peer::Peer;
+use crate::peer::{Peer, T1};
 use crate::truth::Truth;
 
 /// Where the proxy is.
@@ -136,10 +136,12 @@ pub(crate) struct Proxied {
     opening: BTreeMap<(usize, FlowId), Target>,
     /// Branches of INVITEs that came.
     read: BTreeSet<String>,
-    /// Those that went on.
-    forwarded: BTreeSet<String>,
+    /// Those that went on, and when.
+    forwarded: BTreeMap<String, u64>,
     /// Those without a final response.
     owed: BTreeSet<String>,
+    /// A 2xx that this turn must pass on.
+    passing: Option<String>,
 }
 
 impl Proxied {
@@ -167,35 +169,59 @@ impl Proxied {
     }
 
     /// A message comes.
-    pub(crate) fn on_read(&mut self, msg: &Msg) {
-        if !msg.is_response() && msg.method() == "INVITE" && self.read.insert(msg.branch()) {
-            self.owed.insert(msg.branch());
+    pub(crate) fn on_read(&mut self, now: u64, msg: &Msg) {
+        if msg.method() != "INVITE" {
+            return;
+        }
+        if !msg.is_response() {
+            if self.read.insert(msg.branch()) {
+                self.owed.insert(msg.branch());
+            }
+        } else if matches!(msg.status(), 200..=299) {
+            // Whatever was answered before, for as long as it must be known (RFC 6026 §7.2).
+            let below = below(msg);
+            let sent_at = self.forwarded.get(&below);
+            self.passing = sent_at.is_some_and(|at| now < at + 64 * T1).then_some(below);
         }
     }
 
     /// A message goes out: an INVITE that came, once (`spec` §9: it does not retry), or what becomes of one.
-    pub(crate) fn on_send(&mut self, truth: &mut Truth, msg: &Msg) {
+    pub(crate) fn on_send(&mut self, truth: &mut Truth, now: u64, msg: &Msg) {
         if msg.method() != "INVITE" {
             return;
         }
         if msg.is_response() {
             let branch = msg.branch();
+            if matches!(msg.status(), 200..=299) && self.passing.as_ref() == Some(&branch) {
+                self.passing = None;
+            }
             let own = msg.number("X-Sim-Response").is_none();
             if msg.status() == 503 && own && msg.count("Reason") > 0 {
                 truth.cover("503 of the proxy");
             }
-            if msg.status() >= 200 && !self.owed.remove(&branch) && msg.status() >= 300 {
-                truth.failures.push(format!("the proxy sends {msg} after a final response"));
+            let first = msg.status() < 200 || self.owed.remove(&branch);
+            match msg.status() {
+                300.. if !first => {
+                    truth.failures.push(format!("the proxy sends {msg} after a final response"));
+                }
+                200.. if !first => truth.cover("2xx that the proxy passes on late or again"),
+                _ => {}
             }
             return;
         }
-        let below = msg.list("Via").get(1).and_then(|via| message::param(via, "branch"));
-        let below = below.unwrap_or_default();
+        let below = below(msg);
         if !self.read.contains(&below) {
             truth.failures.push(format!("the proxy sends {msg} that nobody sent"));
         }
-        if !self.forwarded.insert(below) {
+        if self.forwarded.insert(below, now).is_some() {
             truth.failures.push(format!("the proxy sends {msg} again"));
+        }
+    }
+
+    /// A turn is over: what it had to do is done.
+    pub(crate) fn after_turn(&mut self, truth: &mut Truth) {
+        if let Some(branch) = self.passing.take() {
+            truth.failures.push(format!("the proxy keeps a 2xx to INVITE {branch}"));
         }
     }
 
@@ -205,4 +231,10 @@ impl Proxied {
             truth.failures.push(format!("the proxy never answered INVITE {branch}"));
         }
     }
+}
+
+/// The branch of who stands before the proxy, in a message with the proxy's Via on top.
+fn below(msg: &Msg) -> String {
+    let branch = msg.list("Via").get(1).and_then(|via| message::param(via, "branch"));
+    branch.unwrap_or_default()
 }

@@ -133,7 +133,7 @@ impl World {
             (Ok(msg), Role::Server) => {
                 self.oracle.on_read(&mut self.truth, now, at.shard, flow, msg);
             }
-            (Ok(msg), Role::Proxy) => self.proxied.on_read(msg),
+            (Ok(msg), Role::Proxy) => self.proxied.on_read(now, msg),
             (Err(_), _) => {}
         }
         self.turn(at, Input::Message { flow, bytes });
@@ -300,9 +300,10 @@ impl World {
         if let Some(server) = self.nodes.get_mut(at.role) {
             let state = &mut server.shards[at.shard];
             state.actions = actions;
-            if at.is_server() {
-                let stats = state.endpoint.stats();
-                self.oracle.after_turn(&mut self.truth, now, at.shard, &stats);
+            let stats = state.endpoint.stats();
+            match at.role {
+                Role::Server => self.oracle.after_turn(&mut self.truth, now, at.shard, &stats),
+                Role::Proxy => self.proxied.after_turn(&mut self.truth),
             }
         }
         self.set_timer(at);
@@ -385,7 +386,7 @@ impl World {
                     Role::Server => {
                         self.oracle.on_send(&mut self.truth, now, at.shard, flow, &msg);
                     }
-                    Role::Proxy => self.proxied.on_send(&mut self.truth, &msg),
+                    Role::Proxy => self.proxied.on_send(&mut self.truth, now, &msg),
                 }
             }
             Err(_) if at.is_server() && self.oracle.is_stranger(at.shard, flow) => {
