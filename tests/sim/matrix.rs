@@ -105,8 +105,11 @@ fn story(row: &Row, plan: &Plan, world: &mut World, tally: &mut Tally) -> Result
     world.trap = Some(trap);
     let requests = operate(world, plan);
     run(world, plan.window + 64 * T1 + 20 * SEC);
-    let sprung = world.trap.as_ref().map_or(0, |trap| trap.sprung.len());
-    if sprung != plan.trap.points.len().max(1) {
+    let sprung = world.trap.take().map_or(0, |trap| trap.sprung.len());
+    let answered = world.truth.coverage.contains_key("final response of an orphan");
+    // A 2xx that comes again while the proxy has a connection ends the retries before the last fault.
+    let over = row.again && row.behind_the_proxy && answered;
+    if sprung != plan.trap.points.len().max(1) && !over {
         return Err(format!("the fault never happened: {sprung} of {}", plan.trap.points.len()));
     }
     for call in 0..plan.calls {

@@ -215,8 +215,11 @@ impl World {
                 let traps = self.trap.is_some();
                 let unsent = if traps { self.net.take_unsent(link) } else { Vec::new() };
                 let opened = self.net.opened(&mut self.schedule, link);
-                if !unsent.is_empty() {
-                    self.write(link, self.net.links[link].owners[0], &unsent);
+                // One message after the other: the trap may be set for any of them.
+                let mut waiting = Stream::default();
+                waiting.push(&unsent);
+                while let Some(message) = waiting.next_message() {
+                    self.write(link, self.net.links[link].owners[0], &message);
                 }
                 if opened && let Owner::Shard { at, flow } = self.net.links[link].owners[0] {
                     self.flow_opened(at, flow);
