@@ -72,6 +72,9 @@ impl Peer {
     /// Via, Record-Route and Max-Forwards of a request are the server's, or those of the proxy as well.
     pub(crate) fn check_hops(&self, truth: &Truth, msg: &Msg) -> Vec<String> {
         let mut wrong = Vec::new();
+        if truth.direct {
+            return wrong;
+        }
         let path = self.path(truth);
         let via = |transport: Transport, sent_by: &str| {
             format!("SIP/2.0/{} {sent_by};", transport.in_via())

@@ -352,6 +352,9 @@ impl Peer {
             return ctx.fail(format!("{} received {msg}: nothing to acknowledge", self.name));
         };
         self.check_dialog(ctx, leg, msg);
+        for text in self.check_hops(ctx.truth, msg) {
+            ctx.fail(format!("{} received {msg}: {text}", self.name));
+        }
         if let Some(response) = self.served[served].offered {
             match ctx.truth.answers.get(&response) {
                 Some(answer) if *answer == msg.body => {}
