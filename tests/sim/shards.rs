@@ -316,6 +316,7 @@ impl World {
                 self.on_connect(at, flow, target, timeout.as_micros() as u64);
             }
             Action::Send { flow, bytes } => self.on_shard_send(at, flow, bytes),
+            Action::Alias { .. } => {}
             Action::Emit(event) => {
                 self.log.line(now, format_args!("{at} tells {event:?}"));
                 self.checker.on_event(&mut self.truth, event);
