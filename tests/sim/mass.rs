@@ -1,5 +1,7 @@
 //! Ten thousand calls on one endpoint, without network and peers in between.
 
+mod behind;
+
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,7 +9,7 @@ use std::time::Duration;
 use holdfast::key::{FlowId, ShardId};
 use holdfast::options::Options;
 use holdfast::sip::{Action, Actions, Endpoint, FlowError, Input, NewFlow};
-use holdfast::target::Transport;
+use holdfast::target::{Target, Transport};
 use holdfast::time::Instant;
 
 use crate::message::Msg;
@@ -27,20 +29,25 @@ struct Bench {
 }
 
 impl Bench {
-    fn new() -> Self {
+    /// A server with a caller and a device, which may be behind a proxy.
+    fn new(outbound: Option<Target>) -> Self {
         let server: SocketAddr = SERVER.parse().expect("an address");
-        let devices = (0..2)
+        let mut devices: Vec<_> = (0..2)
             .map(|index| {
                 let peer = Peer::new(index, format!("100{index}"), peer_addr(index), server);
                 device(&peer, &peer.name, None)
             })
             .collect();
+        devices[1].outbound = outbound;
         let mut options = Options::default().with_devices(devices);
         options.sent_by = SERVER.to_owned();
         options.retry_after = Duration::from_millis(DELAY_MILLIS);
-        let mut endpoint = Endpoint::new(ShardId(0), [7; 32], Arc::new(options));
         let peer = "10.0.0.1:40000".parse().expect("an address");
-        let flow = NewFlow { peer, local: server, transport: Transport::Tcp };
+        Self::with(options, NewFlow { peer, local: server, transport: Transport::Tcp })
+    }
+
+    fn with(options: Options, flow: NewFlow) -> Self {
+        let mut endpoint = Endpoint::new(ShardId(0), [7; 32], Arc::new(options));
         let caller = endpoint.accept(Instant::ZERO, flow).expect("room for a flow");
         let (sent, connects) = (Vec::new(), Vec::new());
         Self { endpoint, now: Instant::from_millis(1), caller, sent, connects }
@@ -94,15 +101,17 @@ impl Bench {
 fn ok(request: &Msg) -> Vec<u8> {
     let tag = if request.tag_of_to().is_empty() { ";tag=b" } else { "" };
     let mut msg = Msg::response(200, "OK").with("To", format!("{}{tag}", request.text("To")));
-    for name in ["Via", "From", "Call-ID", "CSeq"] {
-        msg.add(name, request.text(name));
+    for name in ["Via", "Record-Route", "From", "Call-ID", "CSeq"] {
+        for value in request.list(name) {
+            msg.add(name, value);
+        }
     }
     msg.with("Contact", "<sip:1001@10.0.0.2:5060>").to_bytes()
 }
 
 #[test]
 fn ten_thousand_waiting_legs_share_one_connect() {
-    let mut bench = Bench::new();
+    let mut bench = Bench::new(None);
     let caller = bench.caller;
     let mut tags = Vec::new();
     let mut device = None;

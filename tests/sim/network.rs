@@ -14,6 +14,7 @@ use holdfast::sip::FlowError;
 
 use crate::peer::{MS, SEC};
 use crate::rng::Rng;
+use crate::shards::Place;
 use crate::world::{Event, Schedule};
 
 /// Position of a link in the network.
@@ -22,7 +23,7 @@ pub(crate) type LinkId = usize;
 /// Who is at an end of a link.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Owner {
-    Shard { shard: usize, flow: FlowId },
+    Shard { at: Place, flow: FlowId },
     Peer { peer: usize, conn: usize },
     Nobody,
 }

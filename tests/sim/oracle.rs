@@ -595,7 +595,12 @@ impl Oracle {
         match status {
             503 if (error_info || retry_after.is_some()) => {
                 truth.cover("503 that starts a wait");
-                self.disturbed(peer, now);
+                if truth.path.is_some() && msg.count("Reason") > 0 {
+                    // The proxy's own: the attempt may have reached the peer, which may answer it.
+                    attempt.state = State::Failed { at: now };
+                } else {
+                    self.disturbed(peer, now);
+                }
                 let delay = self.rules[peer].delay;
                 let wait = match (error_info, retry_after) {
                     (true, None) => None,

@@ -16,6 +16,7 @@ use holdfast::time::Instant;
 
 use crate::network::Listener;
 use crate::server::{Mesh, Way};
+use crate::shards::Place;
 use crate::world::{Event, World};
 
 /// How datagrams fare, and who sends them.
@@ -53,7 +54,7 @@ impl World {
     /// Sends a datagram.
     pub(crate) fn send_datagram(&mut self, from: SocketAddr, to: SocketAddr, bytes: &[u8]) {
         let now = self.schedule.now;
-        if self.server.as_ref().is_some_and(|server| server.addr == from) {
+        if self.nodes.server.as_ref().is_some_and(|server| server.addr == from) {
             self.packets.sent.push((now, to, bytes.to_vec()));
         }
         let doomed = self.packets.lose.get_mut(&to).filter(|left| **left > 0);
@@ -76,7 +77,7 @@ impl World {
 
     /// A datagram arrives.
     pub(crate) fn on_datagram(&mut self, from: SocketAddr, to: SocketAddr, bytes: &[u8]) {
-        if self.server.as_ref().is_some_and(|server| server.addr == to) {
+        if self.nodes.server.as_ref().is_some_and(|server| server.addr == to) {
             return self.on_datagram_to_server(from, bytes);
         }
         let hears = self.packets.hear.contains(&to);
@@ -106,7 +107,9 @@ impl World {
 
     /// An ICMP error reaches whoever sent to `about`.
     pub(crate) fn on_icmp(&mut self, to: SocketAddr, about: SocketAddr) {
-        let Some(server) = self.server.as_ref().filter(|server| server.addr == to) else { return };
+        let Some(server) = self.nodes.server.as_ref().filter(|server| server.addr == to) else {
+            return;
+        };
         let shards = server.shards.len();
         let now = self.schedule.now;
         self.log.line(now, format_args!("ICMP from {about}"));
@@ -119,7 +122,7 @@ impl World {
 
     fn on_datagram_to_server(&mut self, from: SocketAddr, bytes: &[u8]) {
         let Some(message) = datagram(bytes) else { return };
-        let Some(server) = &mut self.server else { return };
+        let Some(server) = &mut self.nodes.server else { return };
         let count = server.shards.len();
         let shard = server.rng.below(count as u64) as usize;
         let home = home(message).map_or(shard, |home| usize::from(home.0));
@@ -127,13 +130,17 @@ impl World {
             return self.read_datagram(shard, from, message);
         }
         self.truth.cover("datagram crossed the mesh");
-        self.send_mesh(shard, home, Mesh::Datagram { peer: from, bytes: message.to_vec() });
+        self.send_mesh(
+            Place::server(shard),
+            home,
+            Mesh::Datagram { peer: from, bytes: message.to_vec() },
+        );
     }
 
     /// A datagram gets to the shard that handles it, which knows the peer or not.
     pub(crate) fn read_datagram(&mut self, shard: usize, peer: SocketAddr, bytes: &[u8]) {
         let now = Instant::from_micros(self.schedule.now);
-        let Some(server) = &mut self.server else { return };
+        let Some(server) = &mut self.nodes.server else { return };
         let (local, transport) = (server.addr, Transport::Udp);
         let bytes_max = server.options.limits.message_bytes_max;
         let state = &mut server.shards[shard];
@@ -146,6 +153,6 @@ impl World {
             let error = FrameError::MessageTooLarge { bytes: bytes.len(), bytes_max };
             return self.input(shard, Input::Unframed { flow, bytes, error });
         }
-        self.deliver(shard, flow, bytes);
+        self.deliver(Place::server(shard), flow, bytes);
     }
 }

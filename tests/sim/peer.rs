@@ -202,6 +202,8 @@ pub(crate) struct Leg {
     pub(crate) route: Vec<String>,
     /// The same as it stands in the message that carried it.
     pub(crate) record_route: Vec<String>,
+    /// Route of this side's own requests: the proxy that really is there.
+    pub(crate) route_set: Vec<String>,
     pub(crate) cseq: u32,
     pub(crate) remote_cseq: u32,
     pub(crate) conn: usize,
@@ -435,19 +437,9 @@ impl Peer {
             wrong.push(format!("{} Contact headers", msg.count("Contact")));
         }
         if !msg.is_response() {
-            let vias = msg.list("Via");
-            let ours = format!("SIP/2.0/{} {}", self.transport.in_via(), ctx.truth.sent_by);
-            if vias.len() != 1 || !vias[0].starts_with(&ours) {
-                wrong.push(format!("Via {vias:?} is not the server's"));
-            }
+            wrong.extend(self.check_hops(ctx.truth, msg));
             if !msg.branch().starts_with("z9hG4bK") {
                 wrong.push(format!("branch {:?}", msg.branch()));
-            }
-            if msg.count("Record-Route") != 0 {
-                wrong.push("Record-Route leaked".to_owned());
-            }
-            if msg.count("Max-Forwards") != 1 {
-                wrong.push(format!("{} Max-Forwards", msg.count("Max-Forwards")));
             }
         }
         for text in wrong {

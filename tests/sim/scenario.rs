@@ -7,13 +7,14 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use holdfast::options::Options;
+use holdfast::options::{Options, Role};
 use holdfast::sip::Input;
 use holdfast::time::Instant;
 
 use crate::network::{Cut, Flight, LinkId, Listener, Network, Owner};
 use crate::peer::{LegState, MS, SEC, T1};
 use crate::rng::Rng;
+use crate::shards::Place;
 use crate::trap;
 use crate::truth::{Outcome, Side};
 use crate::vandal;
@@ -90,7 +91,7 @@ pub(crate) fn conclude(world: &mut World, rng: &mut Rng) {
     if !world.run_until(until) {
         return;
     }
-    let draining = world.server.is_some() && rng.chance(200);
+    let draining = world.nodes.server.is_some() && rng.chance(200);
     hang_up(world, rng, !draining);
     if draining {
         drain(world);
@@ -165,7 +166,7 @@ fn drain(world: &mut World) {
     world.truth.cover("drain");
     let deadline = world.now() + 5 * SEC;
     world.oracle.drain = Some(deadline);
-    let shards = world.server.as_ref().map_or(0, |server| server.shards.len());
+    let shards = world.nodes.server.as_ref().map_or(0, |server| server.shards.len());
     for shard in 0..shards {
         world.input(shard, Input::Drain { deadline: Instant::from_micros(deadline) });
     }
@@ -174,7 +175,7 @@ fn drain(world: &mut World) {
 fn check_nothing_left(world: &mut World) {
     let now = world.schedule.now;
     world.oracle.settle(&mut world.truth, now);
-    if world.server.is_some() {
+    if world.nodes.server.is_some() {
         world.checker.check_end(&mut world.truth);
     }
     let mut wrong = Vec::new();
@@ -186,21 +187,25 @@ fn check_nothing_left(world: &mut World) {
             wrong.push(format!("{}: leg of call {} is {:?}", peer.name, leg.call, leg.state));
         }
     }
-    if let Some(server) = &world.server {
-        for (index, shard) in server.shards.iter().enumerate() {
-            let stats = shard.endpoint.stats();
+    let draining = world.oracle.drain.is_some();
+    for role in [Role::Server, Role::Proxy] {
+        let shards = world.nodes.get(role).map(|node| &node.shards[..]).unwrap_or_default();
+        for (shard, state) in shards.iter().enumerate() {
+            let at = Place { role, shard };
+            let stats = state.endpoint.stats();
             let left = stats.calls + stats.clients + stats.servers + stats.timers + stats.waiting;
             if left > 0 {
-                wrong.push(format!("shard {index} is not empty: {stats:?}"));
+                wrong.push(format!("{at} is not empty: {stats:?}"));
             }
-            if world.oracle.drain.is_some() && !shard.endpoint.is_drained() {
-                wrong.push(format!("shard {index} is not drained"));
+            if draining && role == Role::Server && !state.endpoint.is_drained() {
+                wrong.push(format!("{at} is not drained"));
             }
-            if let Some(at) = shard.endpoint.next_timeout() {
-                wrong.push(format!("shard {index} still has a timeout at {at:?}"));
+            if let Some(due) = state.endpoint.next_timeout() {
+                wrong.push(format!("{at} still has a timeout at {due:?}"));
             }
         }
     }
+    world.proxied.check_end(&mut world.truth);
     for text in wrong {
         world.fail(text);
     }
@@ -220,6 +225,10 @@ pub(crate) fn on_cue(world: &mut World, cue: Cue) {
         Cue::Back { peer } => {
             let addr = world.peers[peer].addr;
             world.log.line(world.schedule.now, format_args!("{} is back", addr));
+            if world.trap.is_some() {
+                // Its flow dies once, and not again.
+                world.truth.healed_at = Some(world.schedule.now);
+            }
             for (index, listener) in world.listeners.values_mut() {
                 if *index == peer {
                     *listener = Listener::Up;
@@ -235,7 +244,7 @@ fn on_call(world: &mut World) {
     let caller = world.rng.below(world.peers.len() as u64) as usize;
     let step = world.rng.range(1, world.peers.len() as u64 - 1) as usize;
     let callee = (caller + step) % world.peers.len();
-    let prefix = world.server.as_ref().and_then(|server| {
+    let prefix = world.nodes.server.as_ref().and_then(|server| {
         server.options.devices().nth(callee).and_then(|device| device.prefix.clone())
     });
     let number = match prefix {
@@ -322,7 +331,7 @@ fn on_reload(world: &mut World) {
     let delay = world.rng.range(0, 4_000);
     let window = *world.rng.pick(&[0, 3, 8, 34]);
     let gap = 1 + world.rng.below(2 * world.director.reload_gap);
-    let Some(server) = &mut world.server else { return };
+    let Some(server) = &mut world.nodes.server else { return };
     let mut options = Options::clone(&server.options);
     options.retry_after = Duration::from_millis(delay);
     options.sip_invite_timeout = Duration::from_secs(window);

@@ -147,7 +147,7 @@ impl Script {
         world.truth.sent_by = SERVER.to_owned();
         world.oracle.passive = true;
         let running = Server::new(server, 1, options.clone(), Rng::new(1));
-        world.server = Some(running);
+        world.nodes.server = Some(running);
         let ends = Default::default();
         Self { world, ends, zero: 0, options, devices, links_seen: 0, links_excused: 0 }
     }
@@ -604,7 +604,7 @@ impl Script {
 
     /// What the server holds.
     pub(crate) fn stats(&self) -> Stats {
-        let server = self.world.server.as_ref();
+        let server = self.world.nodes.server.as_ref();
         server.map(|server| server.shards[0].endpoint.stats()).unwrap_or_default()
     }
 

@@ -1,4 +1,4 @@
-//! The server in the world: its shards, and the mesh between them as the shard layer makes it.
+//! The server in the world, or a proxy: its shards, and the mesh between them as the shard layer makes it.
 //!
 //! ```text
 //! flow of shard 0 ── message whose home is shard 1 ──► accept on shard 1: a stand-in flow
@@ -12,7 +12,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use holdfast::key::{FlowId, ShardId};
-use holdfast::options::Options;
+use holdfast::options::{Options, Role};
 use holdfast::sip::message::{FrameError, Framer};
 use holdfast::sip::{Actions, Endpoint, FlowError};
 
@@ -69,7 +69,7 @@ pub(crate) enum Mesh {
     Close { flow: FlowId },
 }
 
-/// The server.
+/// The server, or a proxy in front of it.
 pub(crate) struct Server {
     pub(crate) addr: SocketAddr,
     pub(crate) shards: Vec<Shard>,
@@ -80,6 +80,39 @@ pub(crate) struct Server {
     pub(crate) mesh_delay: u64,
     /// When the last message from one shard to another arrives: order is kept.
     pub(crate) mesh_last: BTreeMap<(usize, usize), u64>,
+}
+
+/// What listens besides the peers.
+#[derive(Default)]
+pub(crate) struct Nodes {
+    pub(crate) server: Option<Server>,
+    pub(crate) proxy: Option<Server>,
+}
+
+impl Nodes {
+    /// The node in a role.
+    pub(crate) fn get(&self, role: Role) -> Option<&Server> {
+        match role {
+            Role::Server => self.server.as_ref(),
+            Role::Proxy => self.proxy.as_ref(),
+        }
+    }
+
+    /// The same, to be changed.
+    pub(crate) fn get_mut(&mut self, role: Role) -> Option<&mut Server> {
+        match role {
+            Role::Server => self.server.as_mut(),
+            Role::Proxy => self.proxy.as_mut(),
+        }
+    }
+
+    /// Who listens at an address.
+    pub(crate) fn at(&self, addr: SocketAddr) -> Option<Role> {
+        let server = self.server.as_ref().filter(|server| server.addr == addr);
+        let ip = addr.ip();
+        let proxy = self.proxy.as_ref().filter(|proxy| proxy.addr.ip() == ip);
+        server.map(|_| Role::Server).or(proxy.map(|_| Role::Proxy))
+    }
 }
 
 impl Server {

@@ -161,7 +161,7 @@ pub(crate) fn build(seed: u64, keep: Keep) -> World {
     let shards = rng.range(1, 3) as usize;
     let mut running = Server::new(server, shards, options, rng.fork("server"));
     running.mesh_delay = *rng.pick(&[0, 0, 50, 2 * MS]);
-    world.server = Some(running);
+    world.nodes.server = Some(running);
     world.director = draw_director(&mut rng, mass);
     world
 }

@@ -14,7 +14,7 @@ use crate::message::find;
 use crate::network::{Cut, Flight, LinkId, Listener, Owner};
 use crate::peer::Traits;
 use crate::scenario::{Cue, cut_peer};
-use crate::world::{Event, World};
+use crate::world::{Event, NOTICED, World};
 
 /// Which message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -161,7 +161,11 @@ pub(crate) fn spring(world: &mut World, trap: &mut Trap) {
     }
     let (peer, after) = (trap.peer, trap.aftermath.clone());
     world.peers[peer].traits = after.traits;
-    if after.listener != Listener::Up {
+    if after.listener == Listener::Up {
+        let told = trap.cut.told_after[0].max(trap.cut.told_after[1]);
+        let noticed = if trap.cut.silent { told.min(NOTICED) } else { told };
+        world.truth.healed_at = Some(now + noticed);
+    } else {
         world.oracle.disturbed(peer, now + after.back_after.unwrap_or(u64::MAX / 4));
         for (index, listener) in world.listeners.values_mut() {
             if *index == peer {

@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 
 use crate::message::{Msg, is_header};
+use crate::proxy::Path;
 use crate::rng::Rng;
 
 /// Which end of a call.
@@ -101,6 +102,8 @@ pub(crate) struct Truth {
     pub(crate) controlled: bool,
     /// Host and port the server names.
     pub(crate) sent_by: String,
+    /// A proxy stands between the server and a peer.
+    pub(crate) path: Option<Path>,
     pub(crate) calls: Vec<Call>,
     pub(crate) requests: Vec<SentRequest>,
     pub(crate) responses: Vec<SentResponse>,
@@ -150,7 +153,11 @@ impl Truth {
         side: Side,
         msg: &Msg,
     ) -> Result<(), String> {
-        let direct = self.direct;
+        let hops = match self.path {
+            _ if self.direct => 0,
+            Some(_) => 2,
+            None => 1,
+        };
         let sent = self.requests.get_mut(id).ok_or("X-Sim-Id that nobody sent")?;
         if sent.call != call || sent.side == side {
             return Err(format!("request {id} of call {} reached call {call} {side:?}", sent.call));
@@ -169,7 +176,6 @@ impl Truth {
         if !sent.body.is_empty() && sent.content_type != msg.text("Content-Type") {
             return Err(format!("Content-Type of request {id}: {:?}", msg.text("Content-Type")));
         }
-        let hops = if direct { 0 } else { 1 };
         // A BYE is answered at once and passed on as a request of the server's own.
         let relayed = msg.method() != "BYE";
         if relayed && msg.number("Max-Forwards") != Some(sent.max_forwards - hops) {

@@ -1,7 +1,5 @@
 //! The client half of a simulated peer: requests out, responses in.
 
-use std::net::SocketAddr;
-
 use holdfast::target::Transport;
 
 use crate::message::{self, Msg};
@@ -48,6 +46,7 @@ impl Peer {
             local_contact: self.contact.clone(),
             record_route: route.clone(),
             route,
+            route_set: Vec::new(),
             cseq: ctx.rng.range(1, 1_000_000) as u32,
             remote_cseq: 0,
             conn,
@@ -200,6 +199,9 @@ impl Peer {
         } else {
             format!("{};tag={}", l.remote, l.remote_tag)
         };
+        for route in &l.route_set {
+            msg.add("Route", route);
+        }
         msg.with("Max-Forwards", max_forwards.to_string())
             .with("From", format!("{};tag={}", l.local, l.local_tag))
             .with("To", to)
@@ -274,8 +276,7 @@ impl Peer {
 
     /// The flow that the next request of a leg goes over.
     fn leg_flow(&mut self, ctx: &mut Ctx<'_>, leg: usize) -> usize {
-        let target: SocketAddr =
-            message::host_port(&self.legs[leg].remote_target).parse().unwrap_or(self.outbound);
+        let target = self.next_hop(leg);
         let fresh = self.traits.flow_per_call;
         let conn = self.flow_to(ctx, target, Some(self.legs[leg].conn), fresh);
         self.legs[leg].conn = conn;
@@ -296,6 +297,9 @@ impl Peer {
             msg.add(name, request.raw(name).unwrap_or(b""));
         }
         msg.add("CSeq", format!("{} CANCEL", request.cseq().0));
+        for route in request.list("Route") {
+            msg.add("Route", route);
+        }
         msg.add("Max-Forwards", "70");
         self.clients.push(Client {
             leg,
@@ -389,11 +393,11 @@ impl Peer {
         if dialog && !leg.remote_tag.is_empty() && to_tag != leg.remote_tag {
             return Err(format!("To tag {to_tag} instead of {}", leg.remote_tag));
         }
-        if dialog && asked.is_empty() && msg.list("Record-Route") != leg.record_route {
+        let recorded = self.recorded(ctx.truth, client.leg);
+        if dialog && asked.is_empty() && msg.list("Record-Route") != recorded {
             return Err(format!("Record-Route {:?}", msg.list("Record-Route")));
         }
-        if !dialog && msg.count("Record-Route") > 0 && msg.list("Record-Route") != leg.record_route
-        {
+        if !dialog && msg.count("Record-Route") > 0 && msg.list("Record-Route") != recorded {
             return Err("Record-Route leaked".to_owned());
         }
         let relayed = ctx.truth.check_response(client.id, msg)?;
@@ -408,6 +412,10 @@ impl Peer {
         let leg = self.clients[index].leg;
         if msg.status() == 100 || msg.method() != "INVITE" {
             return;
+        }
+        let initial = self.clients[index].request.tag_of_to().is_empty();
+        if initial {
+            self.learn_routes(ctx.truth, leg, msg);
         }
         let l = &mut self.legs[leg];
         if l.remote_tag.is_empty() {
@@ -441,6 +449,9 @@ impl Peer {
         }
         let was_over = self.legs[leg].state == LegState::Ended;
         if msg.status() < 300 {
+            if initial {
+                self.learn_routes(ctx.truth, leg, msg);
+            }
             let l = &mut self.legs[leg];
             l.remote_tag = msg.tag_of_to();
             if let Some(contact) = msg.list("Contact").first() {
@@ -495,6 +506,9 @@ impl Peer {
             ack.add("To", msg.raw("To").unwrap_or(b""));
             ack.add("Call-ID", request.raw("Call-ID").unwrap_or(b""));
             ack.add("CSeq", format!("{cseq} ACK"));
+            for route in request.list("Route") {
+                ack.add("Route", route);
+            }
             ack.add("Max-Forwards", "70");
             ack
         };

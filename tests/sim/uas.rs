@@ -137,6 +137,7 @@ impl Peer {
             local_contact: self.contact.clone(),
             route: record_route.iter().rev().cloned().collect(),
             record_route,
+            route_set: msg.list("Record-Route"),
             cseq: ctx.rng.range(1, 1_000_000) as u32,
             remote_cseq: msg.cseq().0,
             conn: self.served[served].conn,
@@ -351,6 +352,9 @@ impl Peer {
             return ctx.fail(format!("{} received {msg}: nothing to acknowledge", self.name));
         };
         self.check_dialog(ctx, leg, msg);
+        for text in self.check_hops(ctx.truth, msg) {
+            ctx.fail(format!("{} received {msg}: {text}", self.name));
+        }
         if let Some(response) = self.served[served].offered {
             match ctx.truth.answers.get(&response) {
                 Some(answer) if *answer == msg.body => {}
@@ -486,7 +490,8 @@ impl Peer {
             let initial = request.tag_of_to().is_empty();
             if invite && matches!(status, 101..=299) {
                 msg.add("Contact", self.contact_of(leg));
-                for route in self.legs[leg].record_route.iter().filter(|_| initial) {
+                let l = &self.legs[leg];
+                for route in l.record_route.iter().chain(&l.route_set).filter(|_| initial) {
                     msg.add("Record-Route", route);
                 }
             }

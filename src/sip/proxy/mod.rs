@@ -211,13 +211,8 @@ impl Proxy {
         if status == 100 {
             return;
         }
-        if late {
-            // Whoever asked was told 503, or has the answer of another target. A 2xx must reach who can
-            // acknowledge it (RFC 6026 §7.2); nothing else matters.
-            if (200..300).contains(&status) {
-                let bytes = forward::response(response);
-                stack.send_back(response, &bytes);
-            }
+        let accepted = response.method() == Method::Invite && (200..300).contains(&status);
+        if late && !accepted {
             return;
         }
         let unavailable = status == 503 && !stack.is_cancelled(forwarded.from);
@@ -225,7 +220,13 @@ impl Proxy {
             return;
         }
         let bytes = forward::response(response);
-        stack.forward_response(forwarded.from, response.method(), status, &bytes);
+        let passed =
+            !late && stack.forward_response(forwarded.from, response.method(), status, &bytes);
+        // Whoever asked was told 503, or has the answer of another target. A 2xx must reach who can acknowledge
+        // it, each time it comes (RFC 6026 §7.2); nothing else matters.
+        if accepted && !passed {
+            stack.send_back(response, &bytes);
+        }
     }
 
     fn on_failed(&mut self, stack: &mut Stack, told: Told, forwarded: Forwarded) {

@@ -299,25 +299,27 @@ impl Stack {
     }
 
     /// Passes the response of somebody else on, as it is: what else but a 2xx again comes after a final one is
-    /// dropped (RFC 3261 §16.7 step 5, RFC 6026 §7.1).
+    /// dropped (RFC 3261 §16.7 step 5, RFC 6026 §7.1), and so is what comes when the transaction is over. True: it
+    /// was sent.
     pub(in crate::sip) fn forward_response(
         &mut self,
         id: ServerId,
         method: Method,
         status: u16,
         bytes: &[u8],
-    ) {
-        let Some(server) = self.servers.get(id) else { return };
+    ) -> bool {
+        let Some(server) = self.servers.get(id) else { return false };
         let is_first = match server.state {
             State::Invite(invite_server::State::Proceeding) => true,
             State::Invite(invite_server::State::Accepted) if (200..300).contains(&status) => false,
-            State::Invite(_) => return,
+            State::Invite(_) => return false,
             State::Request(state) => state != request_server::State::Completed,
         };
         if is_first && status >= 200 {
             self.counters.received.count(method, End::Status(status));
         }
         self.on_answer(id, status, bytes);
+        true
     }
 
     /// Sends a response whose transaction is over to whom its second Via names (RFC 3261 §18.2.2); the first is

@@ -7,13 +7,14 @@ use std::time::Duration;
 use holdfast::key::Side as Leg;
 use holdfast::options::Options;
 use holdfast::sip::FlowError;
-use holdfast::target::Transport;
+use holdfast::target::{Target, Transport};
 
 use super::{INVITE, Row};
 use crate::log::Keep;
 use crate::network::{Cut, Flight, Listener, Weather};
 use crate::oracle::Rules;
 use crate::peer::{MS, Peer, SEC, T1, Traits};
+use crate::proxy::{self, Path};
 use crate::rng::Rng;
 use crate::server::Server;
 use crate::swarm::{self, SERVER, device, peer_addr};
@@ -64,7 +65,7 @@ pub(super) struct Plan {
 }
 
 const LATE: u64 = 6 * SEC;
-const CONNECT_TIMEOUT: u64 = 4 * SEC;
+pub(super) const CONNECT_TIMEOUT: u64 = 4 * SEC;
 /// What latencies may add to a recovery.
 const SLACK: u64 = 4 * SEC;
 
@@ -72,8 +73,11 @@ impl Plan {
     /// The plan of a seed, and its world before the first call.
     pub(super) fn draw(row: &Row, seed: u64, keep: Keep) -> (Self, World) {
         let mut rng = Rng::new(seed).fork(row.name);
+        if row.behind_the_proxy {
+            rng = rng.fork("proxy");
+        }
         let peer = rng.below(2) as usize;
-        let backup = rng.chance(200);
+        let backup = rng.chance(200) && !row.behind_the_proxy;
         let delay = match rng.below(20) {
             0 if !row.again => 0,
             0..8 => rng.range(1, 500),
@@ -89,6 +93,9 @@ impl Plan {
             Operation::Retrieve,
         ]);
         let mut world = build(row, &mut rng, seed, keep);
+        if row.behind_the_proxy {
+            stand_between(&mut rng.fork("path"), &mut world, peer);
+        }
         let traits = draw_peers(row, &mut rng, &mut world, peer, manner);
         let away = [Listener::Refusing, Listener::Silent, Listener::Unreachable];
         let up = !row.away && !row.for_good && manner != Manner::NeverBack && rng.chance(400);
@@ -119,7 +126,9 @@ impl Plan {
         let returns = matches!(manner, Manner::OtherPort | Manner::Alias).then_some(after);
         let cut = draw_cut(row, &mut rng, window);
         let aftermath = Aftermath { listener, back_after: heals, returns_after: returns, traits };
-        let whole_peer = row.many || rng.chance(300);
+        // Behind the proxy a caller has two flows, and would answer over the one that it opened.
+        let one_way = row.behind_the_proxy && (row.again || row.for_good || row.silent);
+        let whole_peer = row.many || rng.chance(300) || one_way;
         let trap = Trap { peer, points, cut, whole_peer, aftermath, sprung: Vec::new() };
         let calls = if row.many { rng.range(15, 40) as usize } else { 1 };
         serve(&mut rng, &mut world, peer, backup, delay, window);
@@ -220,6 +229,24 @@ fn draw_peers(
     after
 }
 
+/// A proxy between the server and the peer, which sees its addresses only: it asks no name server.
+fn stand_between(rng: &mut Rng, world: &mut World, victim: usize) {
+    let server: SocketAddr = SERVER.parse().expect("an address");
+    let peer = &mut world.peers[victim];
+    let hop = *rng.pick(&[Transport::Tcp, Transport::Tcp, Transport::Tls]);
+    let path = Path { peer: victim, hop, beyond: peer.transport };
+    peer.outbound = proxy::addr(path.beyond);
+    peer.traits.names = [peer.traits.names[0], false, false];
+    let beyond = Target { transport: path.beyond, address: peer.addr };
+    world.proxied.targets = vec![beyond, Target { transport: hop, address: server }];
+    world.truth.path = Some(path);
+    let shards = rng.range(1, 2) as usize;
+    let own = proxy::addr(Transport::Tcp);
+    let mut proxy = Server::new(own, shards, path.options(server), rng.fork("proxy"));
+    proxy.mesh_delay = *rng.pick(&[0, 0, 50, 2 * MS]);
+    world.nodes.proxy = Some(proxy);
+}
+
 /// The options of the server: the delay stands in the device or in the application.
 fn serve(rng: &mut Rng, world: &mut World, victim: usize, backup: bool, delay: u64, window: u64) {
     let of_device = rng.chance(500);
@@ -228,7 +255,13 @@ fn serve(rng: &mut Rng, world: &mut World, victim: usize, backup: bool, delay: u
     for peer in &world.peers {
         let own = (of_device && peer.index == victim).then_some(millis);
         let mut entry = device(peer, &peer.name, own);
-        world.oracle.addresses.insert(peer.addr, peer.index);
+        if let Some(path) = peer.path(&world.truth) {
+            let proxy = proxy::addr(path.hop);
+            entry.outbound = Some(Target { transport: path.hop, address: proxy });
+            world.oracle.addresses.insert(proxy, peer.index);
+        } else {
+            world.oracle.addresses.insert(peer.addr, peer.index);
+        }
         if backup && peer.index == victim {
             let addr = SocketAddr::new(peer.addr.ip(), 5070);
             entry.backups.push(addr);
@@ -252,7 +285,7 @@ fn serve(rng: &mut Rng, world: &mut World, victim: usize, backup: bool, delay: u
     let shards = rng.range(1, 3) as usize;
     let mut running = Server::new(server, shards, options, rng.fork("server"));
     running.mesh_delay = *rng.pick(&[0, 0, 50, 2 * MS]);
-    world.server = Some(running);
+    world.nodes.server = Some(running);
 }
 
 fn draw_points(row: &Row, rng: &mut Rng) -> Vec<Point> {
