@@ -21,6 +21,7 @@
 
 mod deadlines;
 mod flow;
+mod front;
 mod pings;
 mod session;
 mod tally;
@@ -38,6 +39,7 @@ use std::time::Duration;
 use glommio::timer::Timer;
 
 use crate::key::{FlowId, Key, Slab};
+use crate::network::Network;
 use crate::options::{Limits, Options};
 use crate::sip::message::FrameError;
 use crate::sip::{FlowError, NewFlow};
@@ -137,8 +139,10 @@ pub(crate) struct Net {
     tls: RefCell<Option<Contexts>>,
     /// Names that peers must have certificates for.
     names: RefCell<NamesByHost>,
-    /// TLS handshakes of peers under way.
+    /// TLS handshakes of peers under way, and PROXY headers that are waited for.
     handshakes: Cell<u32>,
+    /// Whose connections begin with a PROXY header.
+    fronts: RefCell<Vec<Network>>,
     /// What happened to flows, for the log and the statistics.
     pub(crate) tally: Tally,
 }
@@ -157,6 +161,7 @@ impl Net {
             tls: RefCell::default(),
             names: RefCell::default(),
             handshakes: Cell::new(0),
+            fronts: RefCell::default(),
             tally: Tally::default(),
         };
         net.set_options(options);
@@ -166,6 +171,7 @@ impl Net {
     /// Bounds and names in force from now on.
     pub(crate) fn set_options(&self, options: &Options) {
         self.limits.borrow_mut().clone_from(&options.limits);
+        self.fronts.borrow_mut().clone_from(&options.proxy_protocol_from);
         let mut names: NamesByHost = HashMap::new();
         for device in options.devices() {
             let Some(name) = &device.tls_name else { continue };
@@ -191,6 +197,11 @@ impl Net {
         let name = exact.or(here.first()).map(|(_, name)| &**name);
         let name = tls::server_name(name, target.ip());
         self.tls.borrow().as_ref()?.connect(name)
+    }
+
+    /// True when connections from there begin with a PROXY header.
+    fn is_front(&self, ip: IpAddr) -> bool {
+        self.fronts.borrow().iter().any(|network| network.contains(ip))
     }
 
     /// Bytes of the largest message that is handed in.

@@ -14,7 +14,7 @@ use socket2::{SockRef, TcpKeepalive};
 use super::flow::{Flow, State};
 use super::session::Session;
 use super::tls::{Contexts, Tls, shake_hands};
-use super::{FlowError, Host, NewFlow, next_round};
+use super::{FlowError, Host, NewFlow, front, next_round};
 use crate::key::FlowId;
 use crate::options::Limits;
 use crate::target::{Target, Transport};
@@ -77,8 +77,7 @@ pub(crate) async fn accept_all<H: Host>(host: Rc<H>, listener: TcpListener, list
     }
 }
 
-/// Makes an accepted connection a flow, after its handshake if it is to have one, or closes it when there is
-/// no room.
+/// Takes a connection: of a load balancer its header comes first.
 fn accept<H: Host>(host: &Rc<H>, stream: TcpStream, transport: Transport) -> io::Result<()> {
     let socket = SockRef::from(&stream);
     socket.set_cloexec(true)?;
@@ -87,7 +86,16 @@ fn accept<H: Host>(host: &Rc<H>, stream: TcpStream, transport: Transport) -> io:
     socket.set_reuse_address(true)?;
     let (peer, local) = (stream.peer_addr()?, stream.local_addr()?);
     let ends = NewFlow { peer, local, transport };
-    match transport {
+    match host.net().is_front(peer.ip()) {
+        true => front::accept(host, stream, ends),
+        false => enter(host, stream, ends),
+    }
+}
+
+/// Makes a connection whose peer is known a flow, after its handshake if it is to have one, or closes it when
+/// there is no room.
+pub(super) fn enter<H: Host>(host: &Rc<H>, stream: TcpStream, ends: NewFlow) -> io::Result<()> {
+    match ends.transport {
         Transport::Tcp | Transport::Udp => begin(host, stream, ends, None),
         Transport::Tls => {
             let net = host.net();
@@ -97,7 +105,7 @@ fn accept<H: Host>(host: &Rc<H>, stream: TcpStream, transport: Transport) -> io:
             let Some(connection) = connection.filter(|_| !full) else {
                 net.tally.refused(host.now());
                 host.rearm();
-                return socket.shutdown(std::net::Shutdown::Both);
+                return SockRef::from(&stream).shutdown(std::net::Shutdown::Both);
             };
             net.handshakes.set(net.handshakes.get() + 1);
             let (host, patience) = (Rc::clone(host), limits.tls_handshake_timeout);
