@@ -12,7 +12,7 @@ use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 /// Bytes of a header; a longer one is refused. The addresses take 36 at most, the rest is TLVs.
-pub const HEADER_BYTES_MAX: usize = 4096;
+pub const PROXY_HEADER_BYTES_MAX: usize = 4096;
 
 const SIGNATURE: [u8; 12] = *b"\r\n\r\n\0\r\nQUIT\n";
 /// How version 1 begins.
@@ -54,7 +54,7 @@ pub enum HeaderError {
     Command(u8),
     /// This byte for family and transport, of which one does not exist.
     Family(u8),
-    /// So many bytes, more than [`HEADER_BYTES_MAX`].
+    /// So many bytes, more than [`PROXY_HEADER_BYTES_MAX`].
     TooLong(usize),
     /// So many bytes, which the addresses do not fit into.
     TooShort(usize),
@@ -75,7 +75,7 @@ impl fmt::Display for HeaderError {
             Self::Command(command) => write!(f, "it has the unknown command {command}"),
             Self::Family(byte) => write!(f, "it has the unknown family and transport 0x{byte:02x}"),
             Self::TooLong(bytes) => {
-                write!(f, "it has {bytes} bytes, more than {HEADER_BYTES_MAX}")
+                write!(f, "it has {bytes} bytes, more than {PROXY_HEADER_BYTES_MAX}")
             }
             Self::TooShort(bytes) => write!(f, "its addresses do not fit into its {bytes} bytes"),
             Self::Tlv => f.write_str("a TLV reaches beyond its end"),
@@ -115,7 +115,7 @@ pub fn parse(bytes: &[u8]) -> Result<Parsed, HeaderError> {
         return Ok(Parsed::Partial(FIXED - bytes.len()));
     };
     let length = FIXED + usize::from(u16::from_be_bytes([fixed[14], fixed[15]]));
-    if length > HEADER_BYTES_MAX {
+    if length > PROXY_HEADER_BYTES_MAX {
         return Err(HeaderError::TooLong(length));
     }
     let Some(block) = rest.get(..length - FIXED) else {

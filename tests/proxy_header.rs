@@ -4,7 +4,7 @@ mod proxy_support;
 
 use std::net::{IpAddr, SocketAddr};
 
-use holdfast::proxy_protocol::{HEADER_BYTES_MAX, Header, HeaderError, Parsed, parse};
+use holdfast::proxy_protocol::{Header, HeaderError, PROXY_HEADER_BYTES_MAX, Parsed, parse};
 use proptest::prelude::*;
 use proxy_support::Writer;
 
@@ -110,9 +110,9 @@ proptest! {
         for begin in [&b""[..], b"\r\n\r\n\0\r\nQUIT\n", b"\r\n\r\n\0\r\nQUIT\n\x21\x11"] {
             let mut stream = [begin, &bytes].concat();
             if let Ok(Parsed::Partial(missing)) = parse(&stream) {
-                prop_assert!(stream.len() + missing <= HEADER_BYTES_MAX);
+                prop_assert!(stream.len() + missing <= PROXY_HEADER_BYTES_MAX);
             }
-            stream.resize(HEADER_BYTES_MAX, 0);
+            stream.resize(PROXY_HEADER_BYTES_MAX, 0);
             prop_assert!(!matches!(parse(&stream), Ok(Parsed::Partial(_))));
         }
     }
