@@ -319,8 +319,11 @@ fn what_is_no_good_header_ends_the_connection_without_a_word() {
             // Its length is one byte, which is but its type.
             bytes[15] = 13;
         }
+        let began = Instant::now();
         let mut ua = world.fronted(&bytes);
         assert!(ua.is_closed(), "{name}");
+        // Not when the patience with a header that does not come is over.
+        assert!(began.elapsed() < PATIENCE / 2, "{name}: {:?}", began.elapsed());
         world.until("proxy_headers_refused", place as u64 + 1);
     }
     let mut cut = world.fronted(&header()[..27]);
