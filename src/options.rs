@@ -125,6 +125,10 @@ pub struct Limits {
     pub tls_handshakes_max: u32,
     /// How long the TLS handshake of a peer may take.
     pub tls_handshake_timeout: Duration,
+    /// Connections from one address that is none of [`Options::addresses`]; a further one is closed.
+    pub flows_per_source_max: u32,
+    /// Messages and pings a second on a flow from such an address; what is more waits in the socket.
+    pub messages_per_second_max: u32,
     /// How often a connection on which a request waits is pinged. Zero: never.
     pub ping_interval: Duration,
 }
@@ -143,6 +147,8 @@ impl Default for Limits {
             tcp_keepalive: Duration::from_secs(60),
             tls_handshakes_max: 1000,
             tls_handshake_timeout: Duration::from_secs(10),
+            flows_per_source_max: 1000,
+            messages_per_second_max: 1000,
             ping_interval: Duration::from_secs(1),
         }
     }
@@ -326,6 +332,15 @@ impl Options {
             })
         };
         named.or_else(many).or_else(|| here.first()).copied()
+    }
+
+    /// Every address that is configured: of devices, of proxies in front of them, of a proxy's servers.
+    pub fn addresses(&self) -> impl Iterator<Item = IpAddr> {
+        let pairs = self.pairs.iter().flat_map(|pair| {
+            let members = pair.members.iter().map(|member| member.address.ip());
+            members.chain(pair.sources.iter().copied())
+        });
+        self.by_address.keys().copied().chain(pairs)
     }
 
     /// True when a device is configured to be reached at exactly this target.

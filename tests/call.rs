@@ -59,7 +59,7 @@ impl Bench {
                 Action::Send { flow, bytes } => {
                     self.sent.push((flow, String::from_utf8(bytes.to_vec()).unwrap()));
                 }
-                Action::Close { .. } | Action::Emit(_) => {}
+                Action::Close { .. } | Action::Alias { .. } | Action::Emit(_) => {}
             }
         }
     }

@@ -79,6 +79,8 @@ fn every_option_arrives_where_it_is_read() {
         ping-interval = 1800
         tls-handshakes-max = 19
         tls-handshake-timeout = 20
+        flows-per-source-max = 21
+        messages-per-second-max = 122
         [TServer]
         retry-after-reliable-transport-error = 1000
         sip-invite-timeout = 20
@@ -113,6 +115,8 @@ fn every_option_arrives_where_it_is_read() {
         ping_interval: Duration::from_millis(1800),
         tls_handshakes_max: 19,
         tls_handshake_timeout: Duration::from_secs(20),
+        flows_per_source_max: 21,
+        messages_per_second_max: 122,
     };
     assert_eq!(options.limits, expected);
     assert_eq!(options.retry_after, Duration::from_secs(1));

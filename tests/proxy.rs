@@ -69,7 +69,7 @@ impl Bench {
                 Action::Send { flow, bytes } => {
                     self.sent.push((flow, String::from_utf8(bytes.to_vec()).unwrap()));
                 }
-                Action::Close { .. } | Action::Emit(_) => {}
+                Action::Close { .. } | Action::Alias { .. } | Action::Emit(_) => {}
             }
         }
     }
@@ -632,4 +632,28 @@ fn a_drain_takes_no_new_calls_and_lets_what_is_under_way_end() {
     bench.receive(server, &answer(&invite, "200 OK"));
     bench.sends(device, "SIP/2.0 200");
     assert!(bench.endpoint.is_drained());
+}
+
+#[test]
+fn a_request_too_large_for_a_datagram_goes_over_tcp_and_else_as_a_datagram_after_all() {
+    let mut bench = Bench::new();
+    let server = bench.accept("127.0.0.2:40000");
+    let large = format!("X-Large: {}\nContact:", "x".repeat(1300));
+    let invite = reinvite()
+        .replacen(&format!("{DEVICE};transport=tcp"), &format!("{DEVICE};transport=udp"), 1)
+        .replacen("Contact:", &large, 1);
+    bench.receive(server, &invite);
+    bench.sends(server, "SIP/2.0 100");
+    // RFC 3261 §18.1.1: over TCP, which its Via says too.
+    let (tcp, target) = bench.connects.remove(0);
+    assert_eq!(target, addr(DEVICE));
+    let first = bench.sends(tcp, "INVITE ");
+    assert!(header(&first, "Via").starts_with("SIP/2.0/TCP "), "{first}");
+    bench.fails(tcp, FlowError::Refused);
+    let (udp, target) = bench.connects.remove(0);
+    assert_eq!(target, addr(DEVICE));
+    let second = bench.sends(udp, "INVITE ");
+    assert_eq!(first.replacen("/TCP", "/UDP", 1), second);
+    bench.receive(udp, &answer(&second, "200 OK"));
+    bench.sends(server, "SIP/2.0 200 OK");
 }

@@ -374,7 +374,7 @@ fn headers_that_do_not_come_are_waited_for_a_while_and_hold_few_places() {
     let mut third = world.fronted(&header());
     assert!(third.is_closed());
     assert!(began.elapsed() < Duration::from_millis(900), "{:?}", began.elapsed());
-    world.until("no_room", 1);
+    world.until("refused_handshake", 1);
     // A peer that connects itself needs no place.
     let mut direct = Ua::new(world.from(STRANGER, world.plain));
     direct.send(&of_phone("OPTIONS", 1).replace("sip:7002@", "sip:"));
@@ -398,6 +398,19 @@ fn headers_that_do_not_come_are_waited_for_a_while_and_hold_few_places() {
     let invite = of_phone("INVITE", 1);
     let mut caller = world.fronted(&[&header()[..], invite.as_bytes()].concat());
     world.completes(1, &mut caller);
+}
+
+#[test]
+fn the_connections_of_a_source_are_counted_and_not_those_of_the_load_balancer() {
+    let world = World::new("flows-per-source-max = 2");
+    let ping = |host: &str| [&header_of(host).bytes()[..], b"\r\n\r\n"].concat();
+    let is_served = |ua: &mut Ua| ua.stream.read_exact(&mut [0; 2]).is_ok();
+    let hosts = ["127.0.1.1", "127.0.1.1", "127.0.1.2", "127.0.1.2", "127.0.1.3"];
+    let mut held: Vec<_> = hosts.map(|host| world.fronted(&ping(host))).into();
+    assert!(held.iter_mut().all(is_served));
+    assert!(!is_served(&mut world.fronted(&ping("127.0.1.1"))));
+    world.until("refused_source", 1);
+    assert!(is_served(&mut world.fronted(&ping("127.0.1.3"))));
 }
 
 #[test]

@@ -44,7 +44,10 @@ pub(crate) struct Flow {
     /// The two ends. Ours is known when the connection is open.
     pub(crate) ends: Cell<NewFlow>,
     /// The shards that were handed a message read here: they are told when the flow is gone.
-    pub(crate) told: RefCell<Vec<ShardId>>,
+    /// With each the messages that it was handed, modulo 2^32.
+    pub(crate) told: RefCell<Vec<(ShardId, u32)>>,
+    /// The devices that the peer has a certificate for.
+    pub(crate) devices: RefCell<Box<[SocketAddr]>>,
     pub(super) key: Cell<TaskKey>,
     pub(super) state: Cell<State>,
     /// When it must have made progress.
@@ -55,6 +58,8 @@ pub(crate) struct Flow {
     pub(super) checked: Cell<Option<Instant>>,
     /// True when a ping was queued that the task does not know of yet.
     pub(super) pinged: Cell<bool>,
+    /// True when it was ended for another one.
+    pub(super) given_up: Cell<bool>,
     outbox: RefCell<Outbox>,
     waker: RefCell<Option<Waker>>,
     /// True while the task is sure to look at the outbox: it runs, is scheduled, or waits for the
@@ -77,12 +82,14 @@ impl Flow {
             id,
             ends: Cell::new(ends),
             told: RefCell::default(),
+            devices: RefCell::default(),
             key: Cell::new(TaskKey(Key { index: u32::MAX, generation: 0 })),
             state: Cell::new(state),
             deadline: Cell::new(None),
             overdue: Cell::new(FlowError::Timeout),
             checked: Cell::new(None),
             pinged: Cell::new(false),
+            given_up: Cell::new(false),
             outbox: RefCell::default(),
             waker: RefCell::new(None),
             busy: Cell::new(true),
@@ -152,6 +159,13 @@ impl Flow {
             State::Ending | State::Abandoned => {}
         }
         self.wake();
+    }
+
+    /// Ends it without a word. True the first time.
+    pub(super) fn give_up(&self) -> bool {
+        self.state.set(State::Abandoned);
+        self.wake();
+        !self.given_up.replace(true)
     }
 
     /// The flow is over; its task says so when it runs.

@@ -17,7 +17,6 @@ use std::time::Duration;
 use futures_lite::{AsyncRead, future};
 use glommio::net::TcpStream;
 use glommio::timer::Timer;
-use socket2::SockRef;
 
 use super::{Host, NewFlow, tcp};
 use crate::proxy_protocol::{Header, HeaderError, Parsed, parse};
@@ -54,9 +53,7 @@ pub(super) fn accept<H: Host>(host: &Rc<H>, stream: TcpStream, ends: NewFlow) ->
     let net = host.net();
     let limits = net.limits.borrow();
     if net.handshakes.get() >= limits.tls_handshakes_max {
-        net.tally.refused(host.now());
-        host.rearm();
-        return SockRef::from(&stream).shutdown(Shutdown::Both);
+        return tcp::refuse(host, &stream, |stats| &mut stats.refused_handshake);
     }
     net.handshakes.set(net.handshakes.get() + 1);
     let patience = limits.tls_handshake_timeout;

@@ -24,6 +24,7 @@ mod flow;
 mod front;
 mod pings;
 mod session;
+mod sources;
 mod tally;
 pub(crate) mod tcp;
 pub mod tls;
@@ -48,9 +49,10 @@ use crate::time::Instant;
 use deadlines::Deadlines;
 pub(crate) use flow::Flow;
 use flow::Pool;
+use sources::Sources;
 use tally::Tally;
 pub use tally::{NetStats, REASONS};
-use tls::Contexts;
+use tls::{Contexts, Tls};
 pub(crate) use udp::{Datagrams, Undelivered};
 
 /// Bytes of one read: all there is, as a rule. With 4 KiB coalesced traffic costs twice as much.
@@ -72,7 +74,11 @@ pub(crate) trait Host: Sized + 'static {
     /// Reads the clock.
     fn now(&self) -> Instant;
     /// A peer opened a flow. `None`: there is no room for it.
-    fn accept(&self, new: NewFlow) -> Option<FlowId>;
+    fn accept(self: &Rc<Self>, new: NewFlow) -> Option<FlowId>;
+    /// The peer of such a flow has a certificate for the devices of [`Flow::devices`].
+    fn certified(self: &Rc<Self>, flow: &Flow);
+    /// The sockets' own table is full: closes some that are idle.
+    fn make_room(self: &Rc<Self>);
     /// From now on `flow` is what its id names.
     fn attach(&self, flow: &Rc<Flow>);
     /// A whole message was read.
@@ -129,6 +135,8 @@ pub(crate) struct Net {
     flows: RefCell<Slab<TaskKey, Rc<Flow>>>,
     deadlines: RefCell<Deadlines>,
     pool: RefCell<Pool>,
+    /// Flows that were given up, and whose tasks have yet to end.
+    leaving: Cell<usize>,
     /// Bytes in all outboxes.
     queued: Cell<usize>,
     /// What is read lands here and is framed before anything else runs.
@@ -143,6 +151,8 @@ pub(crate) struct Net {
     handshakes: Cell<u32>,
     /// Whose connections begin with a PROXY header.
     fronts: RefCell<Vec<Network>>,
+    /// Who has how many connections.
+    sources: Rc<Sources>,
     /// What happened to flows, for the log and the statistics.
     pub(crate) tally: Tally,
 }
@@ -155,6 +165,7 @@ impl Net {
             flows: RefCell::default(),
             deadlines: RefCell::default(),
             pool: RefCell::default(),
+            leaving: Cell::new(0),
             queued: Cell::new(0),
             buffer: RefCell::new(vec![0; READ_BYTES].into_boxed_slice()),
             datagrams,
@@ -162,6 +173,7 @@ impl Net {
             names: RefCell::default(),
             handshakes: Cell::new(0),
             fronts: RefCell::default(),
+            sources: Rc::default(),
             tally: Tally::default(),
         };
         net.set_options(options);
@@ -172,6 +184,7 @@ impl Net {
     pub(crate) fn set_options(&self, options: &Options) {
         self.limits.borrow_mut().clone_from(&options.limits);
         self.fronts.borrow_mut().clone_from(&options.proxy_protocol_from);
+        self.sources.set_options(options);
         let mut names: NamesByHost = HashMap::new();
         for device in options.devices() {
             let Some(name) = &device.tls_name else { continue };
@@ -204,6 +217,13 @@ impl Net {
         self.fronts.borrow().iter().any(|network| network.contains(ip))
     }
 
+    /// The devices that a peer who connected to us has shown a certificate for, by their names.
+    fn devices_of(&self, tls: &Tls) -> Box<[SocketAddr]> {
+        let names = self.names.borrow();
+        let named = names.values().flatten().map(|(address, name)| (*address, &**name));
+        tls.is_certified_for(named)
+    }
+
     /// Bytes of the largest message that is handed in.
     pub(crate) fn message_bytes_max(&self) -> usize {
         self.limits.borrow().message_bytes_max
@@ -226,6 +246,19 @@ impl Net {
     /// Flow tasks that run.
     pub(crate) fn flows(&self) -> usize {
         self.flows.borrow().len()
+    }
+
+    /// True when one more connection may be served.
+    fn has_room(&self) -> bool {
+        self.flows() - self.leaving.get() < self.limits.borrow().flows_max as usize
+    }
+
+    /// Ends an idle flow at once, for another one.
+    pub(crate) fn give_up(&self, flow: &Flow, now: Instant) {
+        if flow.give_up() {
+            self.leaving.set(self.leaving.get() + 1);
+        }
+        self.tally.crowded(now);
     }
 
     /// Ends every flow: what is queued is written first, for at most [`CLOSE_TIMEOUT`].
@@ -291,6 +324,9 @@ impl Net {
 
     fn remove(&self, flow: &Flow) {
         self.flows.borrow_mut().remove(flow.key.get());
+        if flow.given_up.get() {
+            self.leaving.set(self.leaving.get() - 1);
+        }
         flow.discard(self);
         flow.forget_task();
     }

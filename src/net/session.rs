@@ -19,6 +19,7 @@ use glommio::timer::Timer;
 
 use super::flow::{Flow, State};
 use super::pings::Pings;
+use super::sources::{Rate, Seat};
 use super::tls::Tls;
 use super::{Host, Net, WRITE_TIMEOUT, next_round};
 use crate::sip::FlowError;
@@ -42,8 +43,13 @@ pub(super) struct Session {
     /// When the peer must have taken some of what is queued; `None` while nothing is stuck.
     stuck: Option<Instant>,
     pings: Pings,
-    /// Set after a read that filled the buffer: there is more, but it is the others' turn.
+    /// Set after a read that filled the buffer, when there is more and it is the others' turn, or that brought
+    /// too much.
     pause: Option<Timer>,
+    /// What a stranger may send; `None` for others.
+    rate: Option<Rate>,
+    /// Its place among the connections of its address.
+    _seat: Option<Seat>,
     /// True when TLS has said that we write no more.
     said: bool,
     /// True when the peer was told that we write no more.
@@ -51,14 +57,8 @@ pub(super) struct Session {
 }
 
 impl Session {
-    /// `first_message` is the deadline of the first whole message.
-    pub(super) fn new(
-        net: &Net,
-        flow: Rc<Flow>,
-        stream: TcpStream,
-        tls: Option<Box<Tls>>,
-        first_message: Option<Instant>,
-    ) -> Self {
+    /// An open stream.
+    pub(super) fn new(net: &Net, flow: Rc<Flow>, stream: TcpStream, tls: Option<Box<Tls>>) -> Self {
         let message_bytes_max = net.limits.borrow().message_bytes_max;
         let framer = Framer::new(message_bytes_max);
         Self {
@@ -66,14 +66,24 @@ impl Session {
             stream,
             tls,
             framer,
-            first_message,
+            first_message: None,
             message: None,
             stuck: None,
             pings: Pings::default(),
             pause: None,
+            rate: None,
+            _seat: None,
             said: false,
             write_ended: false,
         }
+    }
+
+    /// The same, opened by a peer; `first_message` is the deadline of its first whole message.
+    pub(super) fn of_guest(mut self, seat: Seat, first_message: Instant) -> Self {
+        self.first_message = Some(first_message);
+        self.rate = seat.is_stranger().then(Rate::default);
+        self._seat = Some(seat);
+        self
     }
 
     /// Serves the flow until it ends, and closes the socket.
@@ -144,7 +154,7 @@ impl Session {
                     if let Err(error) = self.read(host, &buffer[..count]) {
                         return Poll::Ready(Some(error));
                     }
-                    if count == buffer.len() {
+                    if count == buffer.len() && self.pause.is_none() {
                         self.pause = Some(next_round());
                     }
                 }
@@ -186,13 +196,14 @@ impl Session {
         host.net().tally.count(|stats| stats.reads += 1);
         let was_partial = self.framer.is_partial();
         self.pings.read(bytes, !was_partial);
-        let mut messages = 0u32;
+        let (mut messages, mut frames) = (0u32, 0u32);
         let flow = &self.flow;
         self.framer.feed(bytes, |frame| {
             // The endpoint may close the flow for one message; the next ones are not for it.
             if flow.state.get() != State::Open {
                 return;
             }
+            frames += 1;
             match frame {
                 Frame::Message(message) => {
                     messages += 1;
@@ -213,6 +224,19 @@ impl Session {
         }
         if flow.state.get() == State::Open {
             self.watch(&**host);
+        }
+        self.hold_back(host, frames);
+    }
+
+    /// A stranger who sends too much is not read for a while: what he sends waits in his socket.
+    fn hold_back<H: Host>(&mut self, host: &Rc<H>, frames: u32) {
+        let Some(rate) = self.rate.as_mut().filter(|_| frames > 0) else { return };
+        let per_second = host.net().limits.borrow().messages_per_second_max;
+        let pause = rate.take(host.now(), frames, per_second);
+        if !pause.is_zero() {
+            self.pause = Some(Timer::new(pause));
+            host.net().tally.held_back(host.now());
+            host.rearm();
         }
     }
 

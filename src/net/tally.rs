@@ -26,6 +26,14 @@ pub struct NetStats {
     pub accepted: u64,
     /// Connections closed at once, and datagrams dropped, because the table of flows is full.
     pub refused: u64,
+    /// Connections closed at once because their address has `flows-per-source-max`.
+    pub refused_source: u64,
+    /// Connections closed at once because `tls-handshakes-max` are under way.
+    pub refused_handshake: u64,
+    /// Times that a flow was not read for a while because more than `messages-per-second-max` came.
+    pub held_back: u64,
+    /// Idle connections closed because the table of flows was full.
+    pub crowded: u64,
     /// TLS handshakes that failed, of peers and of ours.
     pub handshakes_failed: u64,
     /// Connections of load balancers closed because their PROXY header was bad, cut short or late.
@@ -131,9 +139,21 @@ impl Tally {
         );
     }
 
-    /// Counts a connection that found no room.
-    pub(crate) fn refused(&self, now: Instant) {
-        self.count(|stats| stats.refused += 1);
+    /// Counts a connection that is one too many, of whichever kind.
+    pub(crate) fn refused(&self, now: Instant, of: impl FnOnce(&mut NetStats) -> &mut u64) {
+        self.count(|stats| *of(stats) += 1);
+        self.summarize_after(now);
+    }
+
+    /// Counts a flow that is not read for a while.
+    pub(crate) fn held_back(&self, now: Instant) {
+        self.count(|stats| stats.held_back += 1);
+        self.summarize_after(now);
+    }
+
+    /// Counts an idle connection that gave place to another.
+    pub(crate) fn crowded(&self, now: Instant) {
+        self.count(|stats| stats.crowded += 1);
         self.summarize_after(now);
     }
 
@@ -162,11 +182,17 @@ impl Tally {
                 counts.push_str(&format!(" {name}={count}"));
             }
         }
-        let refused = stats.refused - before.refused;
-        if refused > 0 {
-            counts.push_str(&format!(" no_room={refused}"));
+        let others = [
+            ("no_room", stats.refused - before.refused),
+            ("too_many_of_a_source", stats.refused_source - before.refused_source),
+            ("too_many_handshakes", stats.refused_handshake - before.refused_handshake),
+            ("held_back", stats.held_back - before.held_back),
+            ("idle_closed_for_room", stats.crowded - before.crowded),
+        ];
+        for (name, count) in others.into_iter().filter(|(_, count)| *count > 0) {
+            counts.push_str(&format!(" {name}={count}"));
         }
-        tracing::info!(shard, "flows ended:{counts}");
+        tracing::info!(shard, "flows:{counts}");
     }
 
     fn summarize_after(&self, now: Instant) {

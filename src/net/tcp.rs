@@ -13,6 +13,8 @@ use socket2::{SockRef, TcpKeepalive};
 
 use super::flow::{Flow, State};
 use super::session::Session;
+use super::sources::Seat;
+use super::tally::NetStats;
 use super::tls::{Contexts, Tls, shake_hands};
 use super::{FlowError, Host, NewFlow, front, next_round};
 use crate::key::FlowId;
@@ -95,71 +97,93 @@ fn accept<H: Host>(host: &Rc<H>, stream: TcpStream, transport: Transport) -> io:
 /// Makes a connection whose peer is known a flow, after its handshake if it is to have one, or closes it when
 /// there is no room.
 pub(super) fn enter<H: Host>(host: &Rc<H>, stream: TcpStream, ends: NewFlow) -> io::Result<()> {
+    let net = host.net();
+    let sources_max = net.limits.borrow().flows_per_source_max;
+    let Some(seat) = net.sources.seat(ends.peer.ip(), sources_max) else {
+        return refuse(host, &stream, |stats| &mut stats.refused_source);
+    };
+    let guest = Guest { stream, ends, seat };
     match ends.transport {
-        Transport::Tcp | Transport::Udp => begin(host, stream, ends, None),
+        Transport::Tcp | Transport::Udp => begin(host, guest, None),
         Transport::Tls => {
-            let net = host.net();
             let connection = net.tls.borrow().as_ref().and_then(Contexts::accept);
             let limits = net.limits.borrow();
             let full = net.handshakes.get() >= limits.tls_handshakes_max;
             let Some(connection) = connection.filter(|_| !full) else {
-                net.tally.refused(host.now());
-                host.rearm();
-                return SockRef::from(&stream).shutdown(std::net::Shutdown::Both);
+                return refuse(host, &guest.stream, |stats| &mut stats.refused_handshake);
             };
             net.handshakes.set(net.handshakes.get() + 1);
             let (host, patience) = (Rc::clone(host), limits.tls_handshake_timeout);
-            glommio::spawn_local(greet(host, stream, ends, connection, patience)).detach();
+            glommio::spawn_local(greet(host, guest, connection, patience)).detach();
             Ok(())
         }
     }
 }
 
+/// A connection that a peer opened, and that is no flow yet.
+struct Guest {
+    stream: TcpStream,
+    ends: NewFlow,
+    seat: Seat,
+}
+
+/// Closes a connection that is too much, and counts it.
+pub(super) fn refuse<H: Host>(
+    host: &Rc<H>,
+    stream: &TcpStream,
+    counter: impl FnOnce(&mut NetStats) -> &mut u64,
+) -> io::Result<()> {
+    host.net().tally.refused(host.now(), counter);
+    host.rearm();
+    SockRef::from(stream).shutdown(std::net::Shutdown::Both)
+}
+
 /// The handshake of a peer that connected to us.
 async fn greet<H: Host>(
     host: Rc<H>,
-    mut stream: TcpStream,
-    ends: NewFlow,
+    mut guest: Guest,
     connection: rustls::Connection,
     patience: Duration,
 ) {
-    let greeted = shake_hands(&mut stream, connection, patience).await;
+    let peer = guest.ends.peer;
+    let greeted = shake_hands(&mut guest.stream, connection, patience).await;
     let net = host.net();
     net.handshakes.set(net.handshakes.get() - 1);
     match greeted {
         Ok(tls) => {
-            if let Err(error) = begin(&host, stream, ends, Some(tls)) {
-                tracing::debug!(peer = %ends.peer, %error, "connection was gone after its handshake");
+            if let Err(error) = begin(&host, guest, Some(tls)) {
+                tracing::debug!(%peer, %error, "connection was gone after its handshake");
             }
         }
         Err(error) => {
-            net.tally.handshake_failed(host.now(), ends.peer, &error);
-            let _ = stream.shutdown(std::net::Shutdown::Both).await;
+            net.tally.handshake_failed(host.now(), peer, &error);
+            let _ = guest.stream.shutdown(std::net::Shutdown::Both).await;
         }
     }
 }
 
 /// Makes a connection that a peer opened a flow.
-fn begin<H: Host>(
-    host: &Rc<H>,
-    stream: TcpStream,
-    ends: NewFlow,
-    tls: Option<Box<Tls>>,
-) -> io::Result<()> {
+fn begin<H: Host>(host: &Rc<H>, guest: Guest, tls: Option<Box<Tls>>) -> io::Result<()> {
+    let Guest { stream, ends, seat } = guest;
     let net = host.net();
     let now = host.now();
-    let room = net.flows() < net.limits.borrow().flows_max as usize;
-    let Some(id) = room.then(|| host.accept(ends)).flatten() else {
-        net.tally.refused(now);
-        host.rearm();
-        return SockRef::from(&stream).shutdown(std::net::Shutdown::Both);
+    if !net.has_room() {
+        host.make_room();
+    }
+    let Some(id) = net.has_room().then(|| host.accept(ends)).flatten() else {
+        return refuse(host, &stream, |stats| &mut stats.refused);
     };
     net.tally.count(|stats| stats.accepted += 1);
     let flow = Rc::new(Flow::new(id, ends, State::Open));
     net.insert(&flow);
     host.attach(&flow);
+    let devices = tls.as_ref().map(|tls| net.devices_of(tls)).unwrap_or_default();
+    if !devices.is_empty() {
+        flow.devices.replace(devices);
+        host.certified(&flow);
+    }
     let first_message = now + net.limits.borrow().first_message_timeout;
-    let session = Session::new(net, flow, stream, tls, Some(first_message));
+    let session = Session::new(net, flow, stream, tls).of_guest(seat, first_message);
     glommio::spawn_local(session.run(Rc::clone(host))).detach();
     Ok(())
 }
@@ -220,7 +244,7 @@ async fn open<H: Host>(host: Rc<H>, flow: Rc<Flow>, timeout: Duration) {
             net.tally.count(|stats| stats.connected += 1);
             host.opened(&flow);
             // Spawned, not awaited: the task of an open flow need not be as large as a connect.
-            let session = Session::new(net, flow, stream, tls, None);
+            let session = Session::new(net, flow, stream, tls);
             glommio::spawn_local(session.run(Rc::clone(&host))).detach();
         }
         Err(error) => {

@@ -23,6 +23,7 @@
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::future::poll_fn;
+use std::net::SocketAddr;
 use std::ops::Range;
 use std::rc::Rc;
 use std::task::{Poll, Waker};
@@ -34,6 +35,7 @@ use super::{After, Place, Protocol, Shard};
 use crate::key::{FlowId, ShardId};
 use crate::net::{Flow, Host, Undelivered, next_round};
 use crate::sip::{FlowError, Input, NewFlow};
+use crate::target::Target;
 
 /// Parcels under way from one shard to another.
 const PARCELS_MAX: usize = 4;
@@ -48,8 +50,8 @@ const RECEIVE_BURST: usize = 64;
 
 /// What crosses.
 enum Item {
-    /// The first word of a flow: its ends.
-    Flow { flow: FlowId, ends: Box<NewFlow> },
+    /// The first word of a flow: its ends, and the devices that its peer has a certificate for.
+    Flow { flow: FlowId, ends: Box<NewFlow>, devices: Box<[SocketAddr]> },
     /// A message read on the sender's flow.
     Message { flow: FlowId, range: Range<u32> },
     /// A datagram that the sender read.
@@ -62,6 +64,16 @@ enum Item {
     Close { flow: FlowId },
     /// The sender's flow is gone.
     Gone { flow: FlowId, error: FlowError },
+    /// The sender's flow is the way to a target.
+    Alias { flow: FlowId, target: Target },
+    /// The receiver's flow is, as the sender found.
+    Found { flow: FlowId, target: Target },
+    /// The sender's table of flows is full.
+    Crowded,
+    /// The receiver's flow is of no use to the sender, which has seen so many messages of it.
+    Release { flow: FlowId, messages: u32 },
+    /// The sender's flow is not known to be of use to the receiver any more.
+    Released { flow: FlowId },
 }
 
 /// Items in order, and their bytes.
@@ -100,13 +112,23 @@ pub(super) fn links(shards: usize) -> Vec<Vec<Option<Link>>> {
 }
 
 /// What the home of a call knows of another shard's flow.
+struct Known {
+    alias: Alias,
+    ends: Box<NewFlow>,
+    devices: Box<[SocketAddr]>,
+    /// Messages, and words about it, that came.
+    messages: u32,
+}
+
+/// Whether its endpoint knows it, too.
+#[derive(Clone, Copy)]
 enum Alias {
     /// The endpoint's name for it.
     Open(FlowId),
     /// The endpoint closed it: what still comes is dropped.
     Closed,
-    /// There was no room for it; the next message tries again.
-    Refused(Box<NewFlow>),
+    /// There was no room for it, or it gave place to another; with the next message it is tried again.
+    Absent,
 }
 
 /// This shard's side of the mesh.
@@ -118,7 +140,7 @@ pub(super) struct Mesh {
     /// Flows that wait until there is none.
     held: RefCell<Vec<Rc<Flow>>>,
     /// Flows of other shards that this shard has seen; an entry lives as long as the flow.
-    aliases: RefCell<HashMap<(ShardId, FlowId), Alias, FixedState>>,
+    aliases: RefCell<HashMap<(ShardId, FlowId), Known, FixedState>>,
 }
 
 /// The parcel that waits for its turn.
@@ -158,14 +180,41 @@ impl Mesh {
         if outgoing.is_dead.get() {
             return false;
         }
-        let mut told = flow.told.borrow_mut();
-        if !told.contains(&home) {
-            told.push(home);
-            let ends = Box::new(flow.ends.get());
-            self.push(outgoing, |_| Item::Flow { flow: flow.id, ends });
-        }
+        self.introduce(home, outgoing, flow);
         self.push(outgoing, |parcel| Item::Message { flow: flow.id, range: parcel.put(bytes) });
         true
+    }
+
+    /// Counts one more thing that `home` is told of the flow, and says first which flow it is.
+    fn introduce(&self, home: ShardId, outgoing: &Outgoing, flow: &Flow) {
+        let mut told = flow.told.borrow_mut();
+        match told.iter_mut().find(|(shard, _)| *shard == home) {
+            Some((_, messages)) => *messages = messages.wrapping_add(1),
+            None => {
+                told.push((home, 1));
+                let ends = Box::new(flow.ends.get());
+                let devices = flow.devices.borrow().clone();
+                self.push(outgoing, |_| Item::Flow { flow: flow.id, ends, devices });
+            }
+        }
+    }
+
+    /// Tells all shards but `knows` that the flow is the way to `target`.
+    pub(super) fn share(&self, flow: &Flow, target: Target, knows: ShardId) {
+        for (shard, outgoing) in self.parcels.iter().enumerate() {
+            let (shard, Some(outgoing)) = (ShardId(shard as u16), outgoing) else { continue };
+            if shard != knows && !outgoing.is_dead.get() {
+                self.introduce(shard, outgoing, flow);
+                self.push(outgoing, |_| Item::Alias { flow: flow.id, target });
+            }
+        }
+    }
+
+    /// Tells the shard of the flow that it is the way to `target`.
+    pub(super) fn tell_alias(&self, shard: ShardId, flow: FlowId, target: Target) {
+        if let Some(outgoing) = self.outgoing(shard) {
+            self.push(outgoing, |_| Item::Found { flow, target });
+        }
     }
 
     /// Hands a datagram to its home; `Some(false)` when so much waits that it is dropped. `None` when
@@ -204,17 +253,47 @@ impl Mesh {
 
     /// Closes another shard's flow.
     pub(super) fn close(&self, shard: ShardId, flow: FlowId) {
-        if let Some(alias) = self.aliases.borrow_mut().get_mut(&(shard, flow)) {
-            *alias = Alias::Closed;
+        if let Some(known) = self.aliases.borrow_mut().get_mut(&(shard, flow)) {
+            known.alias = Alias::Closed;
         }
         if let Some(outgoing) = self.outgoing(shard) {
             self.push(outgoing, |_| Item::Close { flow });
         }
     }
 
+    /// Another shard's flow is of no use here any more.
+    pub(super) fn release(&self, shard: ShardId, flow: FlowId) {
+        if let Some(known) = self.aliases.borrow_mut().get_mut(&(shard, flow))
+            && let Some(outgoing) = self.outgoing(shard)
+        {
+            known.alias = Alias::Absent;
+            let messages = known.messages;
+            self.push(outgoing, |_| Item::Release { flow, messages });
+        }
+    }
+
+    /// Asks the other shards to release what they do not need.
+    pub(super) fn ask_for_room(&self) {
+        for outgoing in self.parcels.iter().flatten() {
+            self.push(outgoing, |_| Item::Crowded);
+        }
+    }
+
+    /// `home` needs the flow no more, unless messages are under way that it has not seen.
+    fn released(&self, home: ShardId, flow: &Flow, messages: u32) {
+        let mut told = flow.told.borrow_mut();
+        let before = told.len();
+        told.retain(|entry| *entry != (home, messages));
+        if told.len() < before
+            && let Some(outgoing) = self.outgoing(home)
+        {
+            self.push(outgoing, |_| Item::Released { flow: flow.id });
+        }
+    }
+
     /// Tells every shard that saw a message of the flow that it is gone.
     pub(super) fn gone(&self, flow: &Flow, error: FlowError) {
-        for shard in flow.told.borrow_mut().drain(..) {
+        for (shard, _) in flow.told.borrow_mut().drain(..) {
             if let Some(outgoing) = self.outgoing(shard) {
                 self.push(outgoing, |_| Item::Gone { flow: flow.id, error });
             }
@@ -351,9 +430,10 @@ async fn receive<P: Protocol>(
 impl<P: Protocol> Shard<P> {
     fn on_item(self: &Rc<Self>, peer: ShardId, item: &Item, parcel: &Parcel) {
         match item {
-            Item::Flow { flow, ends } => {
-                let alias = Alias::Refused(ends.clone());
-                self.mesh.aliases.borrow_mut().insert((peer, *flow), alias);
+            Item::Flow { flow, ends, devices } => {
+                let (ends, devices) = (ends.clone(), devices.clone());
+                let known = Known { alias: Alias::Absent, ends, devices, messages: 0 };
+                self.mesh.aliases.borrow_mut().insert((peer, *flow), known);
             }
             Item::Message { flow, range } => match self.alias(peer, *flow) {
                 Some(flow) => self.turn(Input::Message { flow, bytes: parcel.slice(range) }),
@@ -374,29 +454,56 @@ impl<P: Protocol> Shard<P> {
                 }
             }
             Item::Gone { flow, error } => {
-                let alias = self.mesh.aliases.borrow_mut().remove(&(peer, *flow));
-                if let Some(Alias::Open(flow)) = alias {
+                let known = self.mesh.aliases.borrow_mut().remove(&(peer, *flow));
+                if let Some(Known { alias: Alias::Open(flow), .. }) = known {
                     self.places.borrow_mut().remove(flow);
                     self.turn(Input::FlowFailed { flow, error: *error });
                 }
             }
+            Item::Alias { flow, target } => {
+                if let Some(flow) = self.alias(peer, *flow) {
+                    self.turn(Input::Alias { flow, target: *target });
+                }
+            }
+            Item::Found { flow, target } => {
+                if let Some(Place::Here(here)) = self.places.borrow().get(*flow) {
+                    self.mesh.share(here, *target, peer);
+                }
+                self.turn(Input::Alias { flow: *flow, target: *target });
+            }
+            Item::Crowded => self.let_go(peer),
+            Item::Release { flow, messages } => {
+                if let Some(Place::Here(flow)) = self.places.borrow().get(*flow) {
+                    self.mesh.released(peer, flow, *messages);
+                }
+            }
+            Item::Released { flow } => {
+                self.mesh.aliases.borrow_mut().remove(&(peer, *flow));
+            }
         }
     }
 
-    /// The local name of another shard's flow, given when its first message comes.
+    /// The local name of another shard's flow, given when something of it comes first.
     fn alias(self: &Rc<Self>, peer: ShardId, flow: FlowId) -> Option<FlowId> {
-        let mut aliases = self.mesh.aliases.borrow_mut();
-        let alias = aliases.get_mut(&(peer, flow))?;
-        match alias {
-            Alias::Open(id) => Some(*id),
-            Alias::Closed => None,
-            Alias::Refused(ends) => {
-                let id = self.accept(**ends)?;
-                *alias = Alias::Open(id);
-                self.places.borrow_mut().insert(id, Place::Remote { shard: peer, flow });
-                Some(id)
+        let (ends, devices) = {
+            let mut aliases = self.mesh.aliases.borrow_mut();
+            let known = aliases.get_mut(&(peer, flow))?;
+            known.messages = known.messages.wrapping_add(1);
+            match known.alias {
+                Alias::Open(id) => return Some(id),
+                Alias::Closed => return None,
+                Alias::Absent => (*known.ends, known.devices.clone()),
             }
+        };
+        let id = self.take(ends)?;
+        self.places.borrow_mut().insert(id, Place::Remote { shard: peer, flow });
+        if let Some(known) = self.mesh.aliases.borrow_mut().get_mut(&(peer, flow)) {
+            known.alias = Alias::Open(id);
         }
+        if !devices.is_empty() {
+            self.turn(Input::Certified { flow: id, devices: &devices });
+        }
+        Some(id)
     }
 
     /// A message for another shard's flow found too much in the way: the flow is over.

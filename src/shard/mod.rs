@@ -13,6 +13,7 @@
 mod alarm;
 mod clock;
 pub mod cores;
+mod crowd;
 mod datagrams;
 mod feed;
 mod mesh;
@@ -34,11 +35,12 @@ use crate::options::Options;
 use crate::sip::counters::Counters;
 use crate::sip::message::FrameError;
 use crate::sip::{Action, Actions, CloseReason, Endpoint, FlowError, Input, NewFlow, Stats};
-use crate::target::Transport;
+use crate::target::{Target, Transport};
 use crate::time::Instant;
 
 use alarm::Alarm;
 use clock::Clock;
+use crowd::Crowd;
 use feed::Feed;
 pub use feed::{FeedStats, Told};
 use mesh::Mesh;
@@ -126,6 +128,7 @@ struct Shard<P> {
     mesh: Mesh,
     alarm: Alarm,
     feed: Feed,
+    crowd: Crowd,
     /// True from `Drain` until the endpoint was found drained and that was reported.
     draining: Cell<bool>,
     reports: start::Reports,
@@ -180,6 +183,7 @@ impl<P: Protocol> Shard<P> {
                 },
                 Action::Send { flow, bytes } => self.send(flow, bytes),
                 Action::Close { flow, reason } => self.close(now, flow, reason),
+                Action::Alias { flow, target } => self.on_alias(flow, target),
                 Action::Emit(event) => self.feed.tell(event),
             }
         }
@@ -212,10 +216,25 @@ impl<P: Protocol> Shard<P> {
         match place {
             Some(Place::Here(flow)) => {
                 tracing::debug!(shard = self.id.0, peer = %flow.peer(), ?reason, "flow closed");
-                flow.close(&self.net, now);
+                match reason {
+                    CloseReason::Crowded => self.net.give_up(&flow, now),
+                    _ => flow.close(&self.net, now),
+                }
                 self.mesh.gone(&flow, FlowError::Local);
             }
-            Some(Place::Remote { shard, flow }) => self.mesh.close(shard, flow),
+            Some(Place::Remote { shard, flow }) => match reason {
+                CloseReason::Crowded => self.mesh.release(shard, flow),
+                _ => self.mesh.close(shard, flow),
+            },
+            Some(Place::Datagrams { .. }) | None => {}
+        }
+    }
+
+    /// A flow is the way to a target: its origin tells all others.
+    fn on_alias(&self, id: FlowId, target: Target) {
+        match self.places.borrow().get(id) {
+            Some(Place::Here(flow)) => self.mesh.share(flow, target, self.id),
+            Some(&Place::Remote { shard, flow }) => self.mesh.tell_alias(shard, flow, target),
             Some(Place::Datagrams { .. }) | None => {}
         }
     }
@@ -270,8 +289,17 @@ impl<P: Protocol> Host for Shard<P> {
         self.clock.now()
     }
 
-    fn accept(&self, new: NewFlow) -> Option<FlowId> {
-        self.protocol.borrow_mut().accept(self.clock.now(), new)
+    fn accept(self: &Rc<Self>, new: NewFlow) -> Option<FlowId> {
+        self.take(new)
+    }
+
+    fn certified(self: &Rc<Self>, flow: &Flow) {
+        let devices = flow.devices.borrow();
+        self.turn(Input::Certified { flow: flow.id, devices: &devices });
+    }
+
+    fn make_room(self: &Rc<Self>) {
+        self.close_idle();
     }
 
     fn attach(&self, flow: &Rc<Flow>) {
@@ -350,6 +378,10 @@ impl Places {
         if self.slots[index].replace((id, place)).is_none() {
             self.len += 1;
         }
+    }
+
+    fn iter(&self) -> impl Iterator<Item = (FlowId, &Place)> {
+        self.slots.iter().flatten().map(|(id, place)| (*id, place))
     }
 
     fn remove(&mut self, id: FlowId) -> Option<Place> {

@@ -12,6 +12,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::alarm::{self, Alarm};
 use super::clock::{self, Clock};
+use super::crowd::Crowd;
 use super::feed::{Feed, Told};
 use super::mesh::{self, Link, Mesh};
 use super::{Protocol, Shard, Snapshot, cores};
@@ -400,6 +401,7 @@ impl Birth {
             mesh: Mesh::new(self.id, self.links.len()),
             alarm: Alarm::default(),
             feed: Feed::new(self.events),
+            crowd: Crowd::default(),
             draining: false.into(),
             reports: self.reports,
         });

@@ -92,6 +92,21 @@ pub enum Input<'a> {
     },
     /// An application asks something of a call; an event answers it.
     Request(cti::Request),
+    /// The peer of a flow that was just accepted has a certificate for the devices at these addresses: it is
+    /// one of them, wherever it comes from.
+    Certified {
+        /// Which.
+        flow: FlowId,
+        /// As they are configured; at least one.
+        devices: &'a [SocketAddr],
+    },
+    /// [`Action::Alias`] of another endpoint: requests to `target` may go down this flow.
+    Alias {
+        /// What stands for its flow here.
+        flow: FlowId,
+        /// Whom it leads to.
+        target: Target,
+    },
     /// New options are in force, from now on.
     Options(Arc<Options>),
     /// Take no new calls: they are answered 503 with Retry-After. At `deadline` what is left is
@@ -99,6 +114,13 @@ pub enum Input<'a> {
     Drain {
         /// When the patience ends.
         deadline: Instant,
+    },
+    /// A peer wants to open a connection, and `flows_max` are open: idle ones may be closed, those of peers that
+    /// never sent a message first, then the ones that were idle longest. One that a call, a request or a
+    /// response still needs is not idle.
+    Crowded {
+        /// Flows that are needed although nothing here says so.
+        held: &'a [FlowId],
     },
     /// [`Endpoint::next_timeout`](super::Endpoint::next_timeout) has come.
     Timeout,
@@ -109,8 +131,8 @@ pub enum Input<'a> {
 pub enum CloseReason {
     /// What the peer sent cannot be answered or followed.
     BadInput,
-    /// The table of flows is full.
-    TooManyFlows,
+    /// It is idle, and the table of flows is full ([`Input::Crowded`]).
+    Crowded,
     /// Nothing came from or went to a peer over UDP for long.
     Idle,
     /// A peer over UDP cannot be reached.
@@ -146,6 +168,13 @@ pub enum Action<'a> {
         /// Why, for the log and the counters.
         reason: CloseReason,
     },
+    /// A peer's flow has become the way to a target (RFC 5923 §7): tell the other endpoints.
+    Alias {
+        /// Which.
+        flow: FlowId,
+        /// Whom it leads to.
+        target: Target,
+    },
     /// Tell whoever listens; only while [`Options::events`] is set.
     Emit(&'a cti::Event),
 }
@@ -171,6 +200,10 @@ enum Recorded {
     Close {
         flow: FlowId,
         reason: CloseReason,
+    },
+    Alias {
+        flow: FlowId,
+        target: Target,
     },
     /// Boxed: rare, and larger than the others.
     Emit(Box<cti::Event>),
@@ -215,6 +248,7 @@ impl Actions {
                 Action::Send { flow: *flow, bytes: &self.bytes[range.clone()] }
             }
             Recorded::Close { flow, reason } => Action::Close { flow: *flow, reason: *reason },
+            Recorded::Alias { flow, target } => Action::Alias { flow: *flow, target: *target },
             Recorded::Emit(event) => Action::Emit(event),
         })
     }
@@ -232,6 +266,10 @@ impl Actions {
         let start = self.bytes.len();
         write(&mut self.bytes);
         self.list.push(Recorded::Send { flow, range: start..self.bytes.len() });
+    }
+
+    pub(crate) fn alias(&mut self, flow: FlowId, target: Target) {
+        self.list.push(Recorded::Alias { flow, target });
     }
 
     pub(crate) fn emit(&mut self, event: cti::Event) {

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use super::actions::{Actions, CloseReason, FlowError, Input, NewFlow, Stats};
 use super::agent::Agent;
 use super::counters::Counters;
-use super::flow::Flow;
+use super::flow::{Flow, Needed};
 use super::message::{FrameError, Head, HeadError, Method, Name, View, home, write};
 use super::proxy::Proxy;
 use super::timer::Timer;
@@ -27,6 +27,9 @@ use crate::time::Instant;
 /// Timers that one [`Input::Timeout`] serves; what is still due makes
 /// [`Endpoint::next_timeout`] lie in the past, so that sockets are served in between.
 pub const TIMERS_PER_TURN: usize = 256;
+
+/// One in so many connections is closed at once when the table is full, at least one.
+pub const CROWDED_PART: usize = 32;
 
 /// The protocol of one shard.
 pub struct Endpoint {
@@ -57,7 +60,8 @@ impl Endpoint {
             transport @ (Transport::Tcp | Transport::Tls) => {
                 let flows_max = self.stack.options.limits.flows_max;
                 let full = self.stack.flows.is_full(transport, flows_max);
-                (!full).then(|| self.stack.flows.accept(Target { transport, address: peer }))
+                let peer = Target { transport, address: peer };
+                (!full).then(|| self.stack.flows.accept(peer, now))
             }
             Transport::Udp => {
                 self.stack.now = now;
@@ -84,6 +88,11 @@ impl Endpoint {
                 self.user.on_options(&mut self.stack);
             }
             Input::Drain { deadline } => self.on_drain(deadline),
+            Input::Certified { flow, devices } => self.stack.flows.certified(flow, devices),
+            Input::Alias { flow, target } => {
+                self.on_alias(flow, target);
+            }
+            Input::Crowded { held } => self.on_crowded(held),
             Input::Timeout => self.on_timeout(now),
         }
         std::mem::swap(&mut self.stack.out, out);
@@ -121,6 +130,7 @@ impl Endpoint {
 
     fn on_message(&mut self, flow: FlowId, bytes: &[u8]) {
         self.stack.counted.messages += 1;
+        self.stack.flows.heard(flow, self.stack.now);
         let mut head = std::mem::take(&mut self.head);
         match head.read(bytes) {
             Ok(()) => {
@@ -194,8 +204,8 @@ impl Endpoint {
     }
 
     /// A flow that a device opened is the way to that device, if its first request says `alias`
-    /// (RFC 5923). Only the address that it comes from makes the claim good, and only for the
-    /// address that the device is configured with.
+    /// (RFC 5923). Only the address that it comes from, or a certificate, makes the claim good, and only
+    /// for the address that the device is configured with.
     fn look_for_alias(&mut self, flow: FlowId, request: View<'_>) {
         if !self.stack.flows.look_at(flow) {
             return;
@@ -203,11 +213,26 @@ impl Endpoint {
         let Some(via) = request.via().filter(|via| via.alias) else { return };
         let Some(flow_of) = self.stack.flows.get(flow) else { return };
         let transport = flow_of.transport;
-        let address = SocketAddr::new(flow_of.peer.ip(), via.port.unwrap_or(transport.port()));
-        let target = Target { transport, address };
-        if self.stack.options.is_target(target) && self.stack.flows.alias(flow, target) {
+        let port = via.port.unwrap_or(transport.port());
+        let options = &self.stack.options;
+        let target = flow_of
+            .hosts()
+            .map(|host| Target { transport, address: SocketAddr::new(host, port) })
+            .find(|target| options.is_target(*target));
+        if let Some(target) = target
+            && self.on_alias(flow, target)
+        {
+            self.stack.out.alias(flow, target);
+        }
+    }
+
+    /// Requests to `target` may go down a peer's flow, if it is one and leads nowhere else: true.
+    fn on_alias(&mut self, flow: FlowId, target: Target) -> bool {
+        let new = self.stack.flows.alias(flow, target);
+        if new {
             self.user.on_alive(&mut self.stack, target);
         }
+        new
     }
 
     fn on_flow_opened(&mut self, flow: FlowId) {
@@ -233,6 +258,19 @@ impl Endpoint {
         for &told in told {
             self.user.on_told(&mut self.stack, told, None);
         }
+    }
+
+    /// Closes a part of the idle connections, so that not each new one has to look for room.
+    fn on_crowded(&mut self, held: &[FlowId]) {
+        let mut needed = Needed::default();
+        held.iter().for_each(|&flow| needed.mark(flow));
+        self.stack.mark_needed(&mut needed);
+        if let User::Agent(agent) = &self.user {
+            agent.mark_needed(&self.stack, &mut needed);
+        }
+        let part = (self.stack.flows.len() / CROWDED_PART).max(1);
+        let idle = self.stack.flows.idle(part, &needed);
+        self.stack.close_idle(&idle);
     }
 
     fn on_drain(&mut self, deadline: Instant) {

@@ -18,7 +18,7 @@
 //! spoke first.
 
 use std::collections::HashMap;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use foldhash::SharedSeed;
@@ -35,12 +35,16 @@ pub(super) struct Flow {
     pub(super) peer: SocketAddr,
     pub(super) transport: Transport,
     pub(super) direction: Direction,
-    /// When something was last sent or received; kept over UDP only.
+    /// When it began, or a message was last read on it; over UDP, or sent.
     used: Instant,
+    /// True when a message was read on it.
+    heard: bool,
     /// False while it is connecting.
     pub(super) open: bool,
     /// The target that a peer's own flow stands for (RFC 5923).
     alias: Option<Target>,
+    /// The devices that its peer has a certificate for.
+    devices: Option<Box<[SocketAddr]>>,
     /// True while a timer for its next ping runs.
     pinging: bool,
     /// True when the first request on it was looked at for an alias.
@@ -98,8 +102,51 @@ impl Flows {
     }
 
     /// Takes a flow that a peer opened.
-    pub(super) fn accept(&mut self, peer: Target) -> FlowId {
-        self.slab.insert(Flow::new(peer, Direction::Inbound, true))
+    pub(super) fn accept(&mut self, peer: Target, now: Instant) -> FlowId {
+        self.slab.insert(Flow::new(peer, Direction::Inbound, now))
+    }
+
+    /// The flow to `target`, if there is one.
+    pub(super) fn to(&self, target: Target) -> Option<FlowId> {
+        self.by_target.get(&target).or_else(|| self.aliases.get(&target)).copied()
+    }
+
+    /// The peer has a certificate for these devices.
+    pub(super) fn certified(&mut self, id: FlowId, devices: &[SocketAddr]) {
+        if let Some(flow) = self.slab.get_mut(id) {
+            flow.devices = Some(devices.into());
+        }
+    }
+
+    /// A message was read.
+    pub(super) fn heard(&mut self, id: FlowId, now: Instant) {
+        if let Some(flow) = self.slab.get_mut(id) {
+            flow.used = now;
+            flow.heard = true;
+        }
+    }
+
+    /// The first `count` connections that may be closed for others, the best ones to close first: nothing waits
+    /// on them, and they are not `needed`.
+    pub(super) fn idle(&self, count: usize, needed: &Needed) -> Vec<FlowId> {
+        let idle = |(id, flow): &(FlowId, &Flow)| {
+            flow.open
+                && flow.waiting.is_empty()
+                && !flow.transport.is_unreliable()
+                && !needed.has(*id)
+        };
+        let mut idle: Vec<_> = self
+            .slab
+            .iter()
+            .filter(idle)
+            .map(|(id, flow)| (flow.worth(), flow.used, id.0.index, id))
+            .collect();
+        if idle.len() > count {
+            idle.select_nth_unstable_by_key(count, |&(worth, used, index, _)| (worth, used, index));
+            idle.truncate(count);
+        }
+        idle.sort_unstable_by_key(|&(worth, used, index, _)| (worth, used, index));
+        idle.into_iter().map(|(.., id)| id).collect()
     }
 
     /// The flow to or from a peer over UDP, if there is one; it is in use `now`.
@@ -113,12 +160,9 @@ impl Flows {
     /// is idle.
     pub(super) fn add_datagram(&mut self, peer: SocketAddr, now: Instant) -> FlowId {
         let target = Target::udp(peer);
-        let id = self.slab.insert(Flow::new(target, Direction::Outbound, true));
+        let id = self.slab.insert(Flow::new(target, Direction::Outbound, now));
         self.by_target.insert(target, id);
         self.datagram += 1;
-        if let Some(flow) = self.slab.get_mut(id) {
-            flow.used = now;
-        }
         id
     }
 
@@ -134,7 +178,7 @@ impl Flows {
 
     /// The connection to `target`, and true when it is new and must be opened: the open one of ours,
     /// else one that its peer opened for that, else the one that is connecting.
-    pub(super) fn outbound(&mut self, target: Target) -> (FlowId, bool) {
+    pub(super) fn outbound(&mut self, target: Target, now: Instant) -> (FlowId, bool) {
         let ours = self.by_target.get(&target).copied();
         if let Some(id) = ours.filter(|&id| self.slab.get(id).is_some_and(|flow| flow.open)) {
             return (id, false);
@@ -142,8 +186,11 @@ impl Flows {
         if let Some(id) = self.aliases.get(&target).copied().or(ours) {
             return (id, false);
         }
-        let id = self.slab.insert(Flow::new(target, Direction::Outbound, false));
+        let id = self.slab.insert(Flow::new(target, Direction::Outbound, now));
         self.by_target.insert(target, id);
+        if let Some(flow) = self.slab.get_mut(id) {
+            flow.open = false;
+        }
         (id, true)
     }
 
@@ -224,24 +271,64 @@ impl Flows {
     }
 }
 
+/// Flows that must not be closed for others.
+#[derive(Debug, Default)]
+pub(super) struct Needed {
+    /// By position: a flow that has the place of one that is gone is spared, too.
+    slots: Vec<bool>,
+}
+
+impl Needed {
+    pub(super) fn mark(&mut self, FlowId(key): FlowId) {
+        let index = key.index as usize;
+        if index >= self.slots.len() {
+            self.slots.resize(index + 1, false);
+        }
+        self.slots[index] = true;
+    }
+
+    fn has(&self, FlowId(key): FlowId) -> bool {
+        self.slots.get(key.index as usize) == Some(&true)
+    }
+}
+
 impl Flow {
-    fn new(Target { transport, address }: Target, direction: Direction, open: bool) -> Self {
+    fn new(target: Target, direction: Direction, now: Instant) -> Self {
+        let Target { transport, address } = target;
         Self {
             peer: address,
             transport,
             direction,
-            used: Instant::ZERO,
-            open,
+            used: now,
+            heard: false,
+            open: true,
             alias: None,
+            devices: None,
             pinging: false,
             looked_at: false,
             waiting: Vec::new(),
         }
     }
 
+    /// The addresses of hosts that the peer may speak for: its own, and those it has a certificate for.
+    pub(super) fn hosts(&self) -> impl Iterator<Item = IpAddr> {
+        let devices = self.devices.as_deref().unwrap_or_default();
+        std::iter::once(self.peer.ip()).chain(devices.iter().map(SocketAddr::ip))
+    }
+
     /// Its other end as a target.
     pub(super) fn target(&self) -> Target {
         Target { transport: self.transport, address: self.peer }
+    }
+
+    /// How much would be lost if it were closed while it is idle: nothing with a peer that never said anything,
+    /// most with one that stands for a target, which may not let itself be connected to.
+    fn worth(&self) -> u8 {
+        match (self.heard, self.alias) {
+            (false, _) => 0,
+            (true, None) => 1,
+            (true, Some(_)) => 2,
+        }
     }
 
     /// The client transactions that wait, in the order they came: what is sent again must not
@@ -266,6 +353,10 @@ mod tests {
     use super::*;
     use crate::key::Key;
 
+    fn at(millis: u64) -> Instant {
+        Instant::from_millis(millis)
+    }
+
     fn client(index: u32) -> ClientId {
         ClientId(Key { index, generation: index + 1 })
     }
@@ -274,11 +365,11 @@ mod tests {
     fn requests_for_one_target_share_one_flow_until_it_is_gone() {
         let mut flows = Flows::new(1);
         let target = Target::tcp("127.0.0.2:5060".parse().unwrap());
-        let (first, new) = flows.outbound(target);
+        let (first, new) = flows.outbound(target, at(0));
         assert!(new);
-        assert_eq!(flows.outbound(target), (first, false));
+        assert_eq!(flows.outbound(target, at(0)), (first, false));
         flows.remove(first);
-        let (second, new) = flows.outbound(target);
+        let (second, new) = flows.outbound(target, at(0));
         assert!(new);
         assert_ne!(first, second);
     }
@@ -287,31 +378,31 @@ mod tests {
     fn an_alias_stands_for_its_target_until_it_is_gone_while_none_of_ours_is_open() {
         let mut flows = Flows::new(1);
         let target = Target::tcp("127.0.0.2:5060".parse().unwrap());
-        let inbound = flows.accept(Target::tcp("127.0.0.2:40000".parse().unwrap()));
-        let (connecting, _) = flows.outbound(target);
+        let inbound = flows.accept(Target::tcp("127.0.0.2:40000".parse().unwrap()), at(0));
+        let (connecting, _) = flows.outbound(target, at(0));
         assert!(flows.alias(inbound, target));
-        assert_eq!(flows.outbound(target), (inbound, false));
+        assert_eq!(flows.outbound(target, at(0)), (inbound, false));
         flows.remove(inbound);
-        assert_eq!(flows.outbound(target), (connecting, false));
+        assert_eq!(flows.outbound(target, at(0)), (connecting, false));
         flows.opened(connecting);
-        let late = flows.accept(Target::tcp("127.0.0.2:40001".parse().unwrap()));
+        let late = flows.accept(Target::tcp("127.0.0.2:40001".parse().unwrap()), at(0));
         assert!(flows.alias(late, target));
-        assert_eq!(flows.outbound(target), (connecting, false));
+        assert_eq!(flows.outbound(target, at(0)), (connecting, false));
         flows.remove(connecting);
-        assert_eq!(flows.outbound(target), (late, false));
+        assert_eq!(flows.outbound(target, at(0)), (late, false));
         flows.remove(late);
-        assert!(flows.outbound(target).1);
+        assert!(flows.outbound(target, at(0)).1);
     }
 
     #[test]
     fn a_peer_over_udp_is_one_flow_and_counts_apart_from_connections() {
-        let (mut flows, at) = (Flows::new(1), Instant::from_millis);
+        let mut flows = Flows::new(1);
         let peer: SocketAddr = "127.0.0.2:5060".parse().unwrap();
-        let (connection, _) = flows.outbound(Target::tcp(peer));
+        let (connection, _) = flows.outbound(Target::tcp(peer), at(0));
         assert_eq!(flows.datagram(peer, at(0)), None);
         let id = flows.add_datagram(peer, at(0));
         assert_ne!(id, connection);
-        assert_eq!(flows.outbound(Target::tcp(peer)), (connection, false));
+        assert_eq!(flows.outbound(Target::tcp(peer), at(0)), (connection, false));
         assert_eq!(flows.busy_until(id, at(0)), Some(at(32_000)));
         assert_eq!(flows.datagram(peer, at(10_000)), Some(id));
         assert_eq!(flows.busy_until(id, at(32_000)), Some(at(42_000)));
@@ -327,7 +418,7 @@ mod tests {
     #[test]
     fn the_death_of_a_flow_names_exactly_those_who_still_wait() {
         let mut flows = Flows::new(1);
-        let id = flows.accept(Target::tcp("127.0.0.2:40000".parse().unwrap()));
+        let id = flows.accept(Target::tcp("127.0.0.2:40000".parse().unwrap()), at(0));
         let mut slots: Vec<u32> = (0..4).map(|n| flows.wait(id, client(n))).collect();
         let moved = flows.answered(id, client(1), slots[1]).unwrap();
         assert_eq!(moved, client(3));
@@ -335,5 +426,28 @@ mod tests {
         assert_eq!(flows.answered(id, client(3), slots[3]), Some(client(2)));
         assert_eq!(flows.remove(id).unwrap().into_waiting(), [client(0), client(2)]);
         assert!(flows.remove(id).is_none());
+    }
+
+    #[test]
+    fn silent_flows_are_closed_before_idle_ones_and_those_before_aliases_the_oldest_first() {
+        let mut flows = Flows::new(1);
+        let peer = |port| Target::tcp(SocketAddr::from(([127, 0, 0, 2], port)));
+        let [alias, spoke, late, needed, waits, old, new] =
+            [1, 2, 3, 4, 5, 6, 7].map(|n| flows.accept(peer(40_000 + n), at(n.into())));
+        for (id, millis) in [(alias, 10), (spoke, 20), (late, 30), (needed, 11), (waits, 12)] {
+            flows.heard(id, at(millis));
+        }
+        flows.alias(alias, peer(5060));
+        flows.wait(waits, client(0));
+        flows.add_datagram(peer(5060).address, at(0));
+        flows.outbound(peer(5070), at(0));
+        let needed = {
+            let id = needed;
+            let mut needed = Needed::default();
+            needed.mark(id);
+            needed
+        };
+        assert_eq!(flows.idle(9, &needed), [old, new, spoke, late, alias]);
+        assert_eq!(flows.idle(3, &needed), [old, new, spoke]);
     }
 }

@@ -18,6 +18,8 @@
 mod outgoing;
 mod target;
 
+pub(super) use target::fitting;
+
 use std::rc::Rc;
 use std::time::Duration;
 

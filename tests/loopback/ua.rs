@@ -1,6 +1,6 @@
 //! A user agent of a few lines: blocking sockets, one message at a time.
 
-use std::io::{Read, Write};
+use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
@@ -43,19 +43,35 @@ impl Ua {
     }
 
     pub(crate) fn send(&mut self, text: &str) {
-        self.stream.write_all(text.as_bytes()).unwrap();
-        self.stream.flush().unwrap();
+        self.try_send(text).unwrap();
+    }
+
+    /// The same, where the connection may be gone.
+    pub(crate) fn try_send(&mut self, text: &str) -> io::Result<()> {
+        self.stream.write_all(text.as_bytes())?;
+        self.stream.flush()
     }
 
     /// The next message, whole.
     pub(crate) fn receive(&mut self) -> Message {
+        self.try_receive().expect("a message before the end")
+    }
+
+    /// The next message; `None` when the connection is closed.
+    pub(crate) fn try_receive(&mut self) -> Option<Message> {
         loop {
             if let Some(message) = self.parse() {
-                return message;
+                return Some(message);
             }
             let mut bytes = [0; 4096];
-            let count = self.stream.read(&mut bytes).expect("a message in time");
-            assert!(count > 0, "the server closed the connection");
+            let count = match self.stream.read(&mut bytes) {
+                Ok(count) => count,
+                Err(error) if error.kind() == io::ErrorKind::ConnectionReset => 0,
+                Err(error) => panic!("a message in time: {error}"),
+            };
+            if count == 0 {
+                return None;
+            }
             self.read.extend_from_slice(&bytes[..count]);
         }
     }

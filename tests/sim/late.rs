@@ -346,6 +346,39 @@ fn a_delayed_offer_is_answered_by_the_newest_attempt_although_an_older_one_was_a
     s.call_is_up();
 }
 
+/// True when all media are to stop.
+fn is_quiet(ack: &Msg) -> bool {
+    String::from_utf8_lossy(&ack.body).contains("a=inactive\r\nm=audio")
+}
+
+#[test]
+fn a_late_2xx_to_an_older_delayed_offer_gets_an_answer_that_stops_all_media() {
+    let mut s = Script::established().option(DELAY, 500);
+    s.at(0).a_sends(reinvite().without_offer());
+    s.a_receives("100");
+    s.b_receives("INVITE");
+    s.at(10).reset(B);
+    s.at(510);
+    let newer = s.b_receives("INVITE");
+    // RFC 3261 §13.2.2.4: an ACK has the answer to the offer of its 2xx.
+    s.at(520).b_answers_earlier(1, 200);
+    let ack = s.b_receives("ACK");
+    assert_eq!(ack.cseq().0, newer.cseq().0 - 1);
+    assert_eq!(ack.header("Content-Type"), Some("application/sdp"));
+    assert!(is_quiet(&ack));
+    s.at(530).b_answers(200);
+    s.a_receives("200");
+    // The answer to the newest offer is the caller's own.
+    s.a_acknowledges();
+    let ack = s.b_receives("ACK");
+    assert_eq!(ack.cseq().0, newer.cseq().0);
+    assert!(!is_quiet(&ack));
+    // Once the operation is over, too.
+    s.at(540).b_answers_earlier(1, 200);
+    assert!(is_quiet(&s.b_receives("ACK")));
+    s.call_is_up();
+}
+
 #[test]
 fn a_2xx_that_follows_the_503_of_a_proxy_is_acknowledged_and_ends_the_wait() {
     let mut s = Script::established().option(DELAY, 500);

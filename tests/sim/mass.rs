@@ -54,6 +54,7 @@ impl Bench {
                 Action::Send { flow, bytes } => self.sent.push((flow, bytes.to_vec())),
                 Action::Connect { flow, target, .. } => self.connects.push((flow, target.address)),
                 Action::Close { .. } => panic!("a flow is closed"),
+                Action::Alias { .. } => {}
                 Action::Emit(_) => panic!("nobody asked for events"),
             }
         }

@@ -41,6 +41,9 @@ pub(crate) const B: usize = 1;
 /// Another address of the callee, where there is one.
 pub(crate) const C: usize = 2;
 
+/// What a peer says of its session in a 2xx.
+const DESCRIPTION: &[u8] = b"v=0\r\no=- 9 9 IN IP4 10.0.0.2\r\nm=audio 4000 RTP/AVP 0\r\n";
+
 /// A request to be sent, or the first lines of one.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Request {
@@ -492,7 +495,7 @@ impl Script {
         if request.method() == "INVITE" && status < 300 {
             msg.add("Contact", format!("<{}>", self.world.peers[peer].contact));
             if status >= 200 {
-                msg = msg.with_body("application/sdp", b"v=0\r\no=- 9 9 IN IP4 10.0.0.2\r\n");
+                msg = msg.with_body("application/sdp", DESCRIPTION);
             }
         }
         if request.method() == "INVITE" && self.ends[peer].call_id.is_empty() {

@@ -636,6 +636,7 @@ impl World {
             Action::Send { flow, bytes } => {
                 self.on_server_send(shard, flow, bytes);
             }
+            Action::Alias { .. } => {}
             Action::Emit(event) => {
                 self.log.line(now, format_args!("shard {shard} tells {event:?}"));
                 self.checker.on_event(&mut self.truth, event);

@@ -385,6 +385,8 @@ impl<'a> Reader<'a> {
             ping_interval: self.millis(table, &spec::PING_INTERVAL),
             tls_handshakes_max: self.number(table, &spec::TLS_HANDSHAKES_MAX) as u32,
             tls_handshake_timeout: self.seconds(table, &spec::TLS_HANDSHAKE_TIMEOUT),
+            flows_per_source_max: self.number(table, &spec::FLOWS_PER_SOURCE_MAX) as u32,
+            messages_per_second_max: self.number(table, &spec::MESSAGES_PER_SECOND_MAX) as u32,
         }
     }
 

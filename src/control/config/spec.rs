@@ -41,6 +41,8 @@ pub const SECTIONS: [Section; 9] = [
             "ping-interval",
             "tls-handshakes-max",
             "tls-handshake-timeout",
+            "flows-per-source-max",
+            "messages-per-second-max",
         ],
     },
     Section {
@@ -91,7 +93,8 @@ pub struct Number {
     pub section: &'static str,
     /// Its name.
     pub name: &'static str,
-    /// What is counted: `ms`, `s`, `bytes`, `flows`, `calls`, `handshakes`.
+    /// What is counted: `ms`, `s`, `bytes`, `flows`, `calls`, `handshakes`,
+    /// `messages/s`.
     pub unit: &'static str,
     /// The least that is taken.
     pub min: u64,
@@ -140,6 +143,12 @@ pub(super) const TLS_HANDSHAKES_MAX: Number =
     limit("tls-handshakes-max", "handshakes", (1, 1_000_000), 1000);
 /// `tls_handshake_timeout` of [`Limits`](crate::options::Limits).
 pub(super) const TLS_HANDSHAKE_TIMEOUT: Number = limit("tls-handshake-timeout", "s", (1, 3600), 10);
+/// `flows_per_source_max` of [`Limits`](crate::options::Limits).
+pub(super) const FLOWS_PER_SOURCE_MAX: Number =
+    limit("flows-per-source-max", "flows", (1, 10_000_000), 1000);
+/// `messages_per_second_max` of [`Limits`](crate::options::Limits).
+pub(super) const MESSAGES_PER_SECOND_MAX: Number =
+    limit("messages-per-second-max", "messages/s", (100, 10_000_000), 1000);
 /// The delay before a failed re-INVITE is sent again, of the application or a device.
 pub(super) const RETRY_AFTER: Number = Number {
     section: "TServer",
@@ -187,7 +196,7 @@ pub(super) const TRANSPORT_ERROR_RESPONSE: Number = Number {
 };
 
 /// All options that are numbers.
-pub const NUMBERS: [&Number; 18] = [
+pub const NUMBERS: [&Number; 20] = [
     &DRAIN_TIMEOUT,
     &FLOWS_MAX,
     &CALLS_MAX,
@@ -201,6 +210,8 @@ pub const NUMBERS: [&Number; 18] = [
     &PING_INTERVAL,
     &TLS_HANDSHAKES_MAX,
     &TLS_HANDSHAKE_TIMEOUT,
+    &FLOWS_PER_SOURCE_MAX,
+    &MESSAGES_PER_SECOND_MAX,
     &RETRY_AFTER,
     &SIP_INVITE_TIMEOUT,
     &EVENTS_QUEUE_MAX,

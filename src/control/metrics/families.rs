@@ -193,7 +193,7 @@ impl Families {
         samples
     }
 
-    fn input_counters(&self) -> [(&'static str, &'static str, Samples); 8] {
+    fn input_counters(&self) -> [(&'static str, &'static str, Samples); 10] {
         [
             ("messages", "Messages handled", self.each(|s| s.endpoint.messages)),
             (
@@ -212,8 +212,24 @@ impl Families {
             ),
             (
                 "flows_refused",
-                "Connections closed at once because the table of flows is full",
-                self.each(|s| s.net.refused),
+                "Connections closed at once because there are too many, of which kind",
+                self.by("reason", |s| {
+                    [
+                        ("full", s.net.refused),
+                        ("source", s.net.refused_source),
+                        ("handshakes", s.net.refused_handshake),
+                    ]
+                }),
+            ),
+            (
+                "flows_crowded",
+                "Idle connections closed because the table of flows was full",
+                self.each(|s| s.net.crowded),
+            ),
+            (
+                "flows_held_back",
+                "Times that a connection was not read because it sent too many messages a second",
+                self.each(|s| s.net.held_back),
             ),
             (
                 "flows_failed",

@@ -151,7 +151,8 @@ fn connect_that_nobody_answers_times_out() {
 #[test]
 fn thousands_of_silent_flows_disturb_nobody_and_end_at_their_time() {
     let first_message_timeout = Duration::from_millis(1500);
-    let world = World::with(1, Limits { first_message_timeout, ..Limits::default() });
+    let limits = Limits { first_message_timeout, flows_per_source_max: 3000, ..Limits::default() };
+    let world = World::with(1, limits);
     let mut other = world.connect();
     other.echo("x", "");
     let silent: Vec<_> = (0..2000).map(|_| world.connect()).collect();
@@ -209,15 +210,18 @@ fn flow_that_idles_between_messages_stays() {
 }
 
 #[test]
-fn flows_above_the_limit_are_closed_at_once() {
+fn flow_above_the_limit_takes_the_place_of_an_idle_one() {
     let world = World::with(1, Limits { flows_max: 2, ..Limits::default() });
     let mut first = world.connect();
     let mut second = world.connect();
     first.echo("x", "");
     second.echo("x", "");
-    world.connect().expect_end();
-    first.echo("x", "");
-    assert_eq!(world.snapshots()[0].net.refused, 1);
+    let mut third = world.connect();
+    third.echo("x", "");
+    first.expect_end();
+    second.echo("x", "");
+    let net = world.snapshots()[0].net;
+    assert_eq!((net.crowded, net.refused, net.tasks), (1, 0, 2));
 }
 
 #[test]
@@ -295,6 +299,61 @@ fn home_closes_a_flow_of_another_shard() {
         assert_eq!(world.event_of_a_flow(), Event::Failed(other, FlowError::Local));
         world.nothing_happens();
     }
+}
+
+#[test]
+fn a_flow_that_leads_to_a_target_is_known_to_every_shard_wherever_that_was_found() {
+    for home in 0..4 {
+        let world = World::new(4);
+        let mut device = world.connect();
+        let Event::Accepted(origin) = world.event() else { panic!("accepted first") };
+        device.send(&request("ALIAS", &format!("home={home}"), ""));
+        let mut told: Vec<_> = std::iter::repeat_with(|| world.event())
+            .filter_map(|event| match event {
+                Event::Alias(shard) => Some(shard.0),
+                _ => None,
+            })
+            .take(3)
+            .collect();
+        told.sort_unstable();
+        let others: Vec<_> = (0..4).filter(|shard| *shard != home).collect();
+        assert_eq!(told, others, "found by {home} for a flow of {origin:?}");
+        for shard in others {
+            let hello = request("HELLO", &format!("home={shard}"), "");
+            world.connect().send(&hello);
+            device.expect(&hello);
+        }
+    }
+}
+
+#[test]
+fn what_another_shard_needs_no_more_gives_place_in_a_full_table() {
+    let world = World::with(2, Limits { flows_max: 3, ..Limits::default() });
+    let mut held = Vec::new();
+    while held.len() < 3 {
+        let client = world.connect();
+        match world.event() {
+            Event::Accepted(ShardId(0)) => held.push(client),
+            _ => drop((client.reset(), world.event())),
+        }
+    }
+    for client in &mut held {
+        client.echo("home=1", "");
+    }
+    let began = std::time::Instant::now();
+    // Whoever comes to the full shard is refused, until the other one has let go of a flow.
+    loop {
+        assert!(began.elapsed() < Duration::from_secs(10), "kept out");
+        let mut client = world.connect();
+        let served = client.try_echo("home=1") && world.snapshots()[0].net.crowded > 0;
+        client.reset();
+        if served {
+            break;
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    let kept = held.iter_mut().filter_map(|client| client.try_echo("home=1").then_some(())).count();
+    assert_eq!(kept, 2);
 }
 
 #[test]

@@ -24,17 +24,23 @@ pub(super) enum Event {
     Accepted(ShardId),
     Message(ShardId),
     Failed(ShardId, FlowError),
+    Alias(ShardId),
 }
 
 /// ECHO: the request comes back. LAST: it comes back and the flow is closed. CONNECT: opens a
 /// connection to the address in the body and says how it went. TIMER: comes back after the
-/// milliseconds in the body. `home=n` in the Request-URI names the home.
+/// milliseconds in the body. ALIAS: the flow is the way to [`ALIASED`]. HELLO: goes on to the flow that is, where
+/// this was said on another shard. `home=n` in the Request-URI names the home.
 struct Servant {
     shard: ShardId,
     flows: Slab<FlowId, Option<FlowId>>,
     timers: Vec<(Instant, FlowId, Vec<u8>)>,
     events: Sender<Event>,
     draining: bool,
+    /// The flow that ALIAS was said on, to whichever shard.
+    alias: Option<FlowId>,
+    /// How many flows the first shard takes.
+    flows_max: usize,
 }
 
 impl Servant {
@@ -61,6 +67,12 @@ impl Servant {
                 let delay = Duration::from_millis(body(bytes).parse().unwrap());
                 self.timers.push((now + delay, flow, bytes.to_vec()));
             }
+            b"ALIAS" => out.alias(flow, ALIASED),
+            b"HELLO" => {
+                if let Some(alias) = self.alias {
+                    out.send(alias, bytes);
+                }
+            }
             b"PANIC" => panic!("as the test asked"),
             b"COUNT" => self.say(Event::Message(self.shard)),
             _ => {}
@@ -70,6 +82,9 @@ impl Servant {
 
 impl Protocol for Servant {
     fn accept(&mut self, _now: Instant, _flow: NewFlow) -> Option<FlowId> {
+        if self.shard.0 == 0 && self.flows.len() >= self.flows_max {
+            return None;
+        }
         self.say(Event::Accepted(self.shard));
         Some(self.flows.insert(None))
     }
@@ -104,7 +119,22 @@ impl Protocol for Servant {
                 });
             }
             Input::Drain { .. } => self.draining = true,
-            Input::Options(_) | Input::Request(_) | Input::Undelivered { .. } => {}
+            Input::Alias { flow, target } => {
+                assert_eq!(target, ALIASED);
+                self.alias = Some(flow);
+                self.say(Event::Alias(self.shard));
+            }
+            Input::Crowded { held } => {
+                let idle = self.flows.keys().into_iter().find(|flow| !held.contains(flow));
+                if let Some(flow) = idle {
+                    self.flows.remove(flow);
+                    out.close(flow, CloseReason::Crowded);
+                }
+            }
+            Input::Options(_)
+            | Input::Request(_)
+            | Input::Certified { .. }
+            | Input::Undelivered { .. } => {}
         }
     }
 
@@ -131,6 +161,12 @@ impl Protocol for Servant {
     }
 }
 
+/// Whom ALIAS is about.
+const ALIASED: Target = Target {
+    transport: Transport::Tcp,
+    address: SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 5060),
+};
+
 pub(super) fn request(method: &str, uri: &str, body: &str) -> Vec<u8> {
     format!("{method} sip:{uri} SIP/2.0\r\nContent-Length: {}\r\n\r\n{body}", body.len())
         .into_bytes()
@@ -156,6 +192,7 @@ impl World {
     pub(super) fn with(shards: usize, limits: Limits) -> Self {
         let available = cores::available();
         let cores = available.into_iter().cycle().take(shards).collect();
+        let flows_max = limits.flows_max as usize;
         let mut options = Options::default();
         options.limits = limits;
         let options = Arc::new(options);
@@ -173,6 +210,8 @@ impl World {
             timers: Vec::new(),
             events: sender.clone(),
             draining: false,
+            alias: None,
+            flows_max,
         })
         .unwrap();
         let address = shards.listen()[0].address;
@@ -237,6 +276,13 @@ impl Client {
         let mut got = vec![0; expected.len()];
         self.stream.read_exact(&mut got).unwrap();
         assert!(got == expected, "{} bytes differ", got.len());
+    }
+
+    /// A message and its echo; false when the connection was closed instead.
+    pub(super) fn try_echo(&mut self, uri: &str) -> bool {
+        let message = request("ECHO", uri, "");
+        let mut got = vec![0; message.len()];
+        self.stream.write_all(&message).is_ok() && self.stream.read_exact(&mut got).is_ok()
     }
 
     pub(super) fn echo(&mut self, uri: &str, body: &str) {

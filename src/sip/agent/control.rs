@@ -12,7 +12,7 @@
 use std::rc::Rc;
 
 use super::release::{End, Goodbye};
-use super::{Agent, Call, Ended, Sent, events, sdp, write};
+use super::{Agent, Call, Ended, Sent, events, sdp};
 use crate::cti::{Content, ErrorCode, Request, What};
 use crate::key::{ClientId, FlowId, LegId};
 use crate::sip::dialog::MAX_FORWARDS;
@@ -125,7 +125,7 @@ fn rejoin(stack: &mut Stack, call: &mut Call, id: LegId, reference: u64, respons
 fn invite(stack: &mut Stack, call: &mut Call, id: LegId, purpose: Purpose, offer: &[u8]) -> bool {
     let offered = !offer.is_empty();
     let leg = call.leg_mut(id.side);
-    let sent = leg.send_invite(stack, id, MAX_FORWARDS, offered, |out| write_sdp(out, offer));
+    let sent = leg.send_invite(stack, id, MAX_FORWARDS, offered, |out| sdp::write(out, offer));
     if let Some(outgoing) = leg.outgoing.as_mut().filter(|_| sent) {
         outgoing.purpose = purpose;
     }
@@ -138,7 +138,7 @@ fn acknowledge(stack: &mut Stack, call: &mut Call, id: LegId, answer: &[u8]) {
     let Some((client, flow)) = waits_for_ack(leg.outgoing.as_ref().map(|it| it.state)) else {
         return;
     };
-    leg.acknowledge(stack, client, flow, |out| write_sdp(out, answer));
+    leg.acknowledge(stack, client, flow, |out| sdp::write(out, answer));
     events::end_outgoing(stack, call, id, Ended::Answered);
 }
 
@@ -158,13 +158,6 @@ pub(super) fn fail_control(stack: &mut Stack, call: &Call, id: LegId, purpose: P
 
 fn fail(stack: &mut Stack, call: &Call, id: LegId, code: ErrorCode, reference: u64) {
     events::emit(stack, call, id, Content::Error { code, reference: Some(reference) });
-}
-
-fn write_sdp(out: &mut Vec<u8>, sdp: &[u8]) {
-    if !sdp.is_empty() {
-        write::header(out, "Content-Type", b"application/sdp");
-    }
-    write::body(out, sdp);
 }
 
 fn body_of(request: &[u8]) -> Vec<u8> {

@@ -4,7 +4,9 @@ use std::rc::Rc;
 
 use super::control::fail_control;
 use super::relay::pass_response;
-use super::{Agent, Ended, Sent, Verdict, events, refuse, respond_busy, rest_of_invite, write};
+use super::{
+    Agent, Ended, Sent, Verdict, events, refuse, respond_busy, rest_of_invite, sdp, write,
+};
 use crate::key::{ClientId, FlowId, LegId, ServerId, Side};
 use crate::sip::dialog::{Dialog, MAX_FORWARDS, RequestHead, hops_left};
 use crate::sip::message::{Head, View};
@@ -342,7 +344,7 @@ pub(super) fn on_stray_answer(stack: &mut Stack, id: ClientId, flow: FlowId, res
     let invite = View::new(&request, &head);
     let Some(dialog) = Dialog::of_stray(invite, response) else { return };
     let (options, transport) = (std::sync::Arc::clone(&stack.options), stack.transport(flow));
-    let write_one = |stack: &mut Stack, method: &'static [u8], cseq: u32| {
+    let head_of = |stack: &mut Stack, method: &'static [u8], cseq: u32| {
         let mut bytes = Vec::with_capacity(512);
         dialog.write_request(
             &mut bytes,
@@ -356,13 +358,14 @@ pub(super) fn on_stray_answer(stack: &mut Stack, id: ClientId, flow: FlowId, res
                 contact: false,
             },
         );
-        write::body(&mut bytes, b"");
         bytes
     };
-    let ack = write_one(stack, b"ACK", cseq);
+    let mut ack = head_of(stack, b"ACK", cseq);
+    sdp::write_quiet(&mut ack, invite.has_offer(), response);
     stack.acknowledge(id, flow, Rc::from(ack));
     if invite.to().is_some_and(|to| to.tag.is_none()) {
-        let bye = write_one(stack, b"BYE", cseq + STRAY_BYE_STEP);
+        let mut bye = head_of(stack, b"BYE", cseq + STRAY_BYE_STEP);
+        write::body(&mut bye, b"");
         stack.out.send(flow, &bye);
     }
 }

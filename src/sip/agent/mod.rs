@@ -24,6 +24,7 @@ mod sdp;
 mod session_timer;
 mod setup;
 
+use super::flow::Needed;
 use super::message::{Method, Uri, View, write};
 use super::session::{Leg, Sent, Unacknowledged};
 use super::timer::Timer;
@@ -85,6 +86,17 @@ impl Agent {
     /// How many calls there are.
     pub(super) fn len(&self) -> usize {
         self.calls.len()
+    }
+
+    /// Marks the flows of all calls.
+    pub(super) fn mark_needed(&self, stack: &Stack, needed: &mut Needed) {
+        for (_, call) in self.calls.iter() {
+            for leg in &call.legs {
+                if let Some(flow) = leg.flow_in_use(stack) {
+                    needed.mark(flow);
+                }
+            }
+        }
     }
 
     /// Takes no new calls any more.

@@ -6,7 +6,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use super::invite::on_stray_answer;
-use super::{Agent, Ended, Sent, events, write};
+use super::{Agent, Ended, Sent, events, sdp};
 use crate::cti::Content;
 use crate::key::{ClientId, FlowId, LegId, Side};
 use crate::sip::message::View;
@@ -50,7 +50,10 @@ impl Agent {
                 true
             }
             Late::Acknowledge => {
-                leg.acknowledge(stack, client, flow, |out| write::body(out, b""));
+                let offered = outgoing.offered;
+                leg.acknowledge(stack, client, flow, |out| {
+                    sdp::write_quiet(out, offered, response);
+                });
                 false
             }
             // A newer attempt has its 2xx already, and only its ACK is still to go.

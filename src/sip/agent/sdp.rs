@@ -1,5 +1,22 @@
 //! The one thing the server ever says in a session description: be quiet (RFC 3264 §8.4).
 
+use crate::sip::message::{View, write};
+
+/// Writes a description, or the end of a message without body.
+pub(super) fn write(out: &mut Vec<u8>, sdp: &[u8]) {
+    if !sdp.is_empty() {
+        write::header(out, "Content-Type", b"application/sdp");
+    }
+    write::body(out, sdp);
+}
+
+/// Writes the body of an ACK that no peer's answer will come for. An offer in `response`, a 2xx to an INVITE
+/// without one, must be answered all the same (RFC 3261 §13.2.2.4): all media stop.
+pub(super) fn write_quiet(out: &mut Vec<u8>, offered: bool, response: View<'_>) {
+    let offer = if !offered && response.is_sdp() { response.body() } else { b"" };
+    write(out, &inactive(offer));
+}
+
 /// The answer to `offer` that stops all media: what was offered, every stream inactive.
 ///
 /// Everything else stays as it is, because an answer must have the offer's streams and may repeat its

@@ -35,10 +35,11 @@ impl Agent {
         if self.draining || full || !stack.has_room_for_client() {
             return respond_unavailable(stack, server);
         }
-        let Some(peer) = stack.flows.get(flow).map(Flow::target) else {
+        let Some(from) = stack.flows.get(flow) else {
             return stack.end_server(server);
         };
-        let route = match find_route(&stack.options, peer, invite) {
+        let peer = from.target();
+        let route = match find_route(&stack.options, from, invite) {
             Ok(route) => route,
             Err(status) => return stack.refuse(server, status),
         };
@@ -80,9 +81,10 @@ impl Agent {
 }
 
 /// Decides who calls whom, or with which status the call is refused.
-fn find_route(options: &Options, peer: Target, invite: View<'_>) -> Result<Route, u16> {
+fn find_route(options: &Options, flow: &Flow, invite: View<'_>) -> Result<Route, u16> {
     let from = invite.from().and_then(|from| from.uri());
-    let caller = options.caller(peer.address.ip(), &from.map_or(String::new(), |uri| uri.number()));
+    let number = from.map_or(String::new(), |uri| uri.number());
+    let caller = flow.hosts().find_map(|host| options.caller(host, &number));
     if caller.is_none() && options.foreign_callers == ForeignCallers::Refuse {
         return Err(403);
     }

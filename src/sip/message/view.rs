@@ -195,15 +195,21 @@ impl<'a> View<'a> {
     /// True when there is a body that holds, or may hold, a session description: `application/sdp`
     /// or `multipart/*`.
     pub fn has_offer(&self) -> bool {
-        let Some(value) = self.first(Name::ContentType) else {
-            return false;
-        };
+        let multipart = |start: &[u8]| start.eq_ignore_ascii_case(b"multipart/");
+        let may_hold = self.media_type().get(..10).is_some_and(multipart);
+        self.is_sdp() || (may_hold && !self.body().is_empty())
+    }
+
+    /// True when the body is a session description and nothing else.
+    pub fn is_sdp(&self) -> bool {
+        self.media_type().eq_ignore_ascii_case(b"application/sdp") && !self.body().is_empty()
+    }
+
+    /// The type and subtype of Content-Type; empty without.
+    fn media_type(&self) -> &'a [u8] {
+        let value = self.first(Name::ContentType).unwrap_or_default();
         let end = value.iter().position(|&byte| byte == b';' || is_lws(byte));
-        let media_type = &value[..end.unwrap_or(value.len())];
-        let is_multipart = |start: &[u8]| start.eq_ignore_ascii_case(b"multipart/");
-        (media_type.eq_ignore_ascii_case(b"application/sdp")
-            || media_type.get(..10).is_some_and(is_multipart))
-            && !self.body().is_empty()
+        &value[..end.unwrap_or(value.len())]
     }
 
     /// The seconds of Retry-After, whatever comment and parameters follow them; at most 2^32 - 1.

@@ -23,6 +23,7 @@ use self::probe::Members;
 use self::route::{Hop, Plan};
 use super::message::{Method, Name, View, write};
 use super::recovery::TRANSPORT_ERROR;
+use super::session::fitting;
 use super::timer::T1_64;
 use super::token::Token;
 use super::transaction::{Forwarded, NewClient, Owner, Received, Stack, Told, Verdict};
@@ -266,6 +267,7 @@ fn send(
     if !stack.has_room_for_client() {
         return stack.respond(forwarded.from, 503);
     }
+    let (target, bytes, oversized) = fitting(target, Rc::clone(bytes));
     let flow = stack.outbound(target);
     let client = stack.start(NewClient {
         branch,
@@ -274,8 +276,8 @@ fn send(
         owner: Owner::Forwarded(forwarded),
         flow,
         target,
-        oversized: false,
-        request: bytes,
+        oversized,
+        request: &bytes,
         timeout: T1_64,
     });
     stack.set_forwarded(forwarded.from, client);

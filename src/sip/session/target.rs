@@ -25,7 +25,17 @@ use crate::target::{Target, Transport};
 
 /// Bytes of a request that are sent as a datagram where the path's MTU is not known; a larger one goes
 /// over TCP (RFC 3261 §18.1.1).
-pub(super) const DATAGRAM_BYTES_MAX: usize = 1300;
+const DATAGRAM_BYTES_MAX: usize = 1300;
+
+/// A target for a request of this size, the request with the Via for it, and true when it goes over TCP for
+/// its size alone.
+pub(in crate::sip) fn fitting(target: Target, request: Rc<[u8]>) -> (Target, Rc<[u8]>, bool) {
+    if !target.transport.is_unreliable() || request.len() <= DATAGRAM_BYTES_MAX {
+        return (target, request, false);
+    }
+    let transport = Transport::Tcp;
+    (Target { transport, ..target }, write::with_via_transport(&request, transport), true)
+}
 
 /// How the next request of a leg goes out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,19 +53,15 @@ impl Way {
         self.flow.unwrap_or_else(|| stack.outbound(self.target))
     }
 
-    /// The way for a request of this size, the request with the Via for it, and true when it goes
-    /// over TCP for its size alone.
+    /// The same for a request of this size: see [`fitting`].
     pub(super) fn fitting(self, request: Rc<[u8]>) -> (Self, Rc<[u8]>, bool) {
-        if !self.transport.is_unreliable() || request.len() <= DATAGRAM_BYTES_MAX {
-            return (self, request, false);
+        let here = Target { transport: self.transport, ..self.target };
+        match fitting(here, request) {
+            (target, request, true) => {
+                (Self { flow: None, transport: target.transport, target }, request, true)
+            }
+            (_, request, false) => (self, request, false),
         }
-        let transport = Transport::Tcp;
-        let target = Target { transport, ..self.target };
-        (
-            Self { flow: None, transport, target },
-            write::with_via_transport(&request, transport),
-            true,
-        )
     }
 }
 
@@ -88,6 +94,12 @@ impl Leg {
             index => self.address(&stack.options, index).unwrap_or(self.fallback),
         };
         Way { flow: None, transport: target.transport, target }
+    }
+
+    /// The flow that the next request goes down, if it is there.
+    pub(in crate::sip) fn flow_in_use(&self, stack: &Stack) -> Option<FlowId> {
+        let way = self.choose(stack);
+        way.flow.or_else(|| stack.flows.to(way.target))
     }
 
     /// True when the device can be reached at more than one address.

@@ -29,7 +29,7 @@ pub(super) use told::{Forwarded, Lost, NewClient, Owner, Told, Verdict};
 
 use super::actions::{Actions, CloseReason, FlowError, Stats};
 use super::counters::Counters;
-use super::flow::{DATAGRAM_IDLE, Flows};
+use super::flow::{DATAGRAM_IDLE, Flows, Needed};
 use super::message::{Head, PING};
 use super::timer::Timer;
 use super::token::Token;
@@ -110,7 +110,7 @@ impl Stack {
     /// The flow to `target`: the open or opening one, else a new one is asked for.
     pub(super) fn outbound(&mut self, target: Target) -> FlowId {
         let (flow, new) = match target.transport {
-            Transport::Tcp | Transport::Tls => self.flows.outbound(target),
+            Transport::Tcp | Transport::Tls => self.flows.outbound(target, self.now),
             Transport::Udp => match self.flows.datagram(target.address, self.now) {
                 Some(flow) => (flow, false),
                 None => (self.add_datagram_flow(target.address), true),
@@ -185,6 +185,21 @@ impl Stack {
     pub(super) fn close(&mut self, flow: FlowId) -> Vec<Told> {
         self.out.close(flow, CloseReason::BadInput);
         self.flow_failed(flow, FlowError::Local)
+    }
+
+    /// Closes connections on which nothing waits: nobody needs to be told.
+    pub(super) fn close_idle(&mut self, flows: &[FlowId]) {
+        for &flow in flows {
+            self.flows.remove(flow);
+            self.out.close(flow, CloseReason::Crowded);
+        }
+    }
+
+    /// Marks the flows that responses may still go down.
+    pub(super) fn mark_needed(&self, needed: &mut Needed) {
+        for (_, server) in self.servers.iter() {
+            needed.mark(server.flow);
+        }
     }
 
     /// Adds what there is to what was counted.

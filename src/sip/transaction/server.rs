@@ -24,7 +24,7 @@ pub(in crate::sip) struct Server {
     pub(in crate::sip) to_tag: Option<Token>,
     state: State,
     /// Where responses go.
-    flow: FlowId,
+    pub(super) flow: FlowId,
     pub(in crate::sip) transport: Transport,
     /// Where the request came from.
     pub(in crate::sip) peer: SocketAddr,

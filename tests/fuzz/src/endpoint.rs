@@ -413,6 +413,7 @@ impl World {
                 let index = self.flows.iter().position(|live| live.id == flow);
                 self.flows.remove(index.expect("a flow that is closed was there"));
             }
+            Action::Alias { .. } => {}
             Action::Emit(event) => {
                 self.events += 1;
                 assert_eq!(event.sequence, self.events);
