@@ -16,7 +16,9 @@
 
 pub mod cti;
 pub mod key;
+pub mod network;
 pub mod options;
+pub mod proxy_protocol;
 pub mod target;
 pub mod time;
 

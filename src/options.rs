@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use foldhash::fast::FixedState;
 
+use crate::network::Network;
 use crate::target::{Target, Transport};
 
 /// The window when `sip-invite-timeout` is 0 or absent: 64·T1 (RFC 3261 timer B).
@@ -180,6 +181,8 @@ pub struct Options {
     pub oos_force: Duration,
     /// What happens to callers that are no device.
     pub foreign_callers: ForeignCallers,
+    /// Load balancers: their connections begin with a PROXY header, which says who the peer is.
+    pub proxy_protocol_from: Vec<Network>,
     /// Bounds.
     pub limits: Limits,
     places: Vec<Place>,

@@ -45,8 +45,10 @@ fn the_seeds_that_are_checked_in_are_those_that_the_project_makes() {
         }
         assert!(fs::read(&path).is_ok_and(|found| found == *bytes), "{}", path.display());
     }
-    let count: usize =
-        ["framing", "reader", "endpoint"].map(|name| inputs(name).len()).iter().sum();
+    let count: usize = ["framing", "proxy_protocol", "reader", "endpoint"]
+        .map(|name| inputs(name).len())
+        .iter()
+        .sum();
     assert!((seeds.len()..=SEEDS_MAX).contains(&count), "{count} files");
 }
 
@@ -54,6 +56,11 @@ fn the_seeds_that_are_checked_in_are_those_that_the_project_makes() {
 fn no_promise_is_broken_for_what_is_checked_in_whole_or_cut() {
     for bytes in inputs("framing").into_values() {
         fuzz::framing::run(&bytes);
+    }
+    for bytes in inputs("proxy_protocol").into_values() {
+        for end in 0..=bytes.len() {
+            fuzz::proxy_protocol::run(&bytes[..end]);
+        }
     }
     for bytes in inputs("endpoint").into_values() {
         for end in 0..=bytes.len() {

@@ -8,8 +8,8 @@ use std::collections::HashSet;
 use std::path::Path;
 
 use holdfast::control::config::{
-    CONTACT_BYTES_MAX, CORES_MAX, DEVICE_TSERVER, FILE_BYTES_MAX, LISTEN_MAX, NUMBER_BYTES_MAX,
-    NUMBERS, PROBLEMS_MAX, SECTIONS,
+    CONTACT_BYTES_MAX, CORES_MAX, DEVICE_TSERVER, FILE_BYTES_MAX, FRONTS_MAX, LISTEN_MAX,
+    NUMBER_BYTES_MAX, NUMBERS, PROBLEMS_MAX, SECTIONS,
 };
 use holdfast::sip::{message, transaction, wheel};
 
@@ -57,6 +57,8 @@ fn every_fixed_limit_is_in_the_reference_with_its_value() {
         ("SHARDS_MAX", holdfast::shard::SHARDS_MAX),
         ("FILE_BYTES_MAX", FILE_BYTES_MAX),
         ("LISTEN_MAX", LISTEN_MAX),
+        ("FRONTS_MAX", FRONTS_MAX),
+        ("PROXY_HEADER_BYTES_MAX", holdfast::proxy_protocol::PROXY_HEADER_BYTES_MAX),
         ("CORES_MAX", CORES_MAX),
         ("NUMBER_BYTES_MAX", NUMBER_BYTES_MAX),
         ("CONTACT_BYTES_MAX", CONTACT_BYTES_MAX),

@@ -21,6 +21,7 @@
 
 mod deadlines;
 mod flow;
+mod front;
 mod pings;
 mod session;
 mod sources;
@@ -39,6 +40,7 @@ use std::time::Duration;
 use glommio::timer::Timer;
 
 use crate::key::{FlowId, Key, Slab};
+use crate::network::Network;
 use crate::options::{Limits, Options};
 use crate::sip::message::FrameError;
 use crate::sip::{FlowError, NewFlow};
@@ -145,8 +147,10 @@ pub(crate) struct Net {
     tls: RefCell<Option<Contexts>>,
     /// Names that peers must have certificates for.
     names: RefCell<NamesByHost>,
-    /// TLS handshakes of peers under way.
+    /// TLS handshakes of peers under way, and PROXY headers that are waited for.
     handshakes: Cell<u32>,
+    /// Whose connections begin with a PROXY header.
+    fronts: RefCell<Vec<Network>>,
     /// Who has how many connections.
     sources: Rc<Sources>,
     /// What happened to flows, for the log and the statistics.
@@ -168,6 +172,7 @@ impl Net {
             tls: RefCell::default(),
             names: RefCell::default(),
             handshakes: Cell::new(0),
+            fronts: RefCell::default(),
             sources: Rc::default(),
             tally: Tally::default(),
         };
@@ -178,6 +183,7 @@ impl Net {
     /// Bounds and names in force from now on.
     pub(crate) fn set_options(&self, options: &Options) {
         self.limits.borrow_mut().clone_from(&options.limits);
+        self.fronts.borrow_mut().clone_from(&options.proxy_protocol_from);
         self.sources.set_options(options);
         let mut names: NamesByHost = HashMap::new();
         for device in options.devices() {
@@ -204,6 +210,11 @@ impl Net {
         let name = exact.or(here.first()).map(|(_, name)| &**name);
         let name = tls::server_name(name, target.ip());
         self.tls.borrow().as_ref()?.connect(name)
+    }
+
+    /// True when connections from there begin with a PROXY header.
+    fn is_front(&self, ip: IpAddr) -> bool {
+        self.fronts.borrow().iter().any(|network| network.contains(ip))
     }
 
     /// The devices that a peer who connected to us has shown a certificate for, by their names.

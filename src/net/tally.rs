@@ -36,6 +36,8 @@ pub struct NetStats {
     pub crowded: u64,
     /// TLS handshakes that failed, of peers and of ours.
     pub handshakes_failed: u64,
+    /// Connections of load balancers closed because their PROXY header was bad, cut short or late.
+    pub headers_refused: u64,
     /// Connections opened by us.
     pub connected: u64,
     /// Times that `accept` failed for want of descriptors or memory.
@@ -86,6 +88,8 @@ pub(crate) struct Tally {
     due: Cell<Option<Instant>>,
     /// When a failed handshake was logged last.
     handshake_told: Cell<Option<Instant>>,
+    /// When a refused PROXY header was logged last.
+    header_told: Cell<Option<Instant>>,
 }
 
 impl Tally {
@@ -114,14 +118,25 @@ impl Tally {
     /// Counts a handshake that failed; its reason is logged, unless another one was a moment ago.
     pub(crate) fn handshake_failed(&self, now: Instant, peer: SocketAddr, error: &dyn Display) {
         self.count(|stats| stats.handshakes_failed += 1);
-        let quiet = |told: Instant| now.since(told) < SUMMARY;
-        if self.handshake_told.get().is_some_and(quiet) {
+        if was_told(&self.handshake_told, now) {
             tracing::debug!(%peer, "TLS handshake failed: {error}");
             return;
         }
-        self.handshake_told.set(Some(now));
         let failed = self.stats().handshakes_failed;
         tracing::warn!(%peer, failed, "TLS handshake failed: {error}");
+    }
+
+    /// Counts a PROXY header that did not come or was bad; logged like a failed handshake.
+    pub(crate) fn header_refused(&self, now: Instant, front: SocketAddr, error: &dyn Display) {
+        self.count(|stats| stats.headers_refused += 1);
+        if was_told(&self.header_told, now) {
+            tracing::debug!(%front, "no good PROXY header: {error}");
+            return;
+        }
+        let refused = self.stats().headers_refused;
+        tracing::warn!(
+            %front, refused, "no good PROXY header, see `proxy-protocol-from`: {error}"
+        );
     }
 
     /// Counts a connection that is one too many, of whichever kind.
@@ -185,4 +200,13 @@ impl Tally {
             self.due.set(Some(now + SUMMARY));
         }
     }
+}
+
+/// True when something like it was told a moment ago; else it is told now.
+fn was_told(told: &Cell<Option<Instant>>, now: Instant) -> bool {
+    if told.get().is_some_and(|told| now.since(told) < SUMMARY) {
+        return true;
+    }
+    told.set(Some(now));
+    false
 }

@@ -16,7 +16,7 @@ use super::session::Session;
 use super::sources::Seat;
 use super::tally::NetStats;
 use super::tls::{Contexts, Tls, shake_hands};
-use super::{FlowError, Host, NewFlow, next_round};
+use super::{FlowError, Host, NewFlow, front, next_round};
 use crate::key::FlowId;
 use crate::options::Limits;
 use crate::target::{Target, Transport};
@@ -79,8 +79,7 @@ pub(crate) async fn accept_all<H: Host>(host: Rc<H>, listener: TcpListener, list
     }
 }
 
-/// Makes an accepted connection a flow, after its handshake if it is to have one, or closes it when there is
-/// no room.
+/// Takes a connection: of a load balancer its header comes first.
 fn accept<H: Host>(host: &Rc<H>, stream: TcpStream, transport: Transport) -> io::Result<()> {
     let socket = SockRef::from(&stream);
     socket.set_cloexec(true)?;
@@ -89,13 +88,22 @@ fn accept<H: Host>(host: &Rc<H>, stream: TcpStream, transport: Transport) -> io:
     socket.set_reuse_address(true)?;
     let (peer, local) = (stream.peer_addr()?, stream.local_addr()?);
     let ends = NewFlow { peer, local, transport };
+    match host.net().is_front(peer.ip()) {
+        true => front::accept(host, stream, ends),
+        false => enter(host, stream, ends),
+    }
+}
+
+/// Makes a connection whose peer is known a flow, after its handshake if it is to have one, or closes it when
+/// there is no room.
+pub(super) fn enter<H: Host>(host: &Rc<H>, stream: TcpStream, ends: NewFlow) -> io::Result<()> {
     let net = host.net();
     let sources_max = net.limits.borrow().flows_per_source_max;
-    let Some(seat) = net.sources.seat(peer.ip(), sources_max) else {
+    let Some(seat) = net.sources.seat(ends.peer.ip(), sources_max) else {
         return refuse(host, &stream, |stats| &mut stats.refused_source);
     };
     let guest = Guest { stream, ends, seat };
-    match transport {
+    match ends.transport {
         Transport::Tcp | Transport::Udp => begin(host, guest, None),
         Transport::Tls => {
             let connection = net.tls.borrow().as_ref().and_then(Contexts::accept);
@@ -120,7 +128,7 @@ struct Guest {
 }
 
 /// Closes a connection that is too much, and counts it.
-fn refuse<H: Host>(
+pub(super) fn refuse<H: Host>(
     host: &Rc<H>,
     stream: &TcpStream,
     counter: impl FnOnce(&mut NetStats) -> &mut u64,

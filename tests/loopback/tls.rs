@@ -118,9 +118,21 @@ pub(crate) fn connect(
     config: &Arc<ClientConfig>,
     name: &str,
 ) -> std::io::Result<StreamOwned<ClientConnection, TcpStream>> {
+    shake_hands(TcpStream::connect(server)?, b"", config, name)
+}
+
+/// The same over a connection that is there, with `before` in the segment of our first words.
+pub(crate) fn shake_hands(
+    mut stream: TcpStream,
+    before: &[u8],
+    config: &Arc<ClientConfig>,
+    name: &str,
+) -> std::io::Result<StreamOwned<ClientConnection, TcpStream>> {
     let name = ServerName::try_from(name.to_owned()).unwrap();
-    let connection = ClientConnection::new(Arc::clone(config), name).unwrap();
-    let stream = TcpStream::connect(server)?;
+    let mut connection = ClientConnection::new(Arc::clone(config), name).unwrap();
+    let mut first = before.to_vec();
+    connection.write_tls(&mut first)?;
+    stream.write_all(&first)?;
     stream.set_read_timeout(Some(crate::ua::PATIENCE))?;
     stream.set_nodelay(true)?;
     let mut stream = StreamOwned::new(connection, stream);

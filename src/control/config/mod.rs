@@ -11,6 +11,7 @@
 mod address;
 mod changes;
 mod device;
+mod front;
 mod pair;
 mod problem;
 mod read;
@@ -43,6 +44,8 @@ pub const LISTEN_MAX: usize = 64;
 pub const CORES_MAX: usize = crate::shard::SHARDS_MAX;
 /// Pairs of servers that a proxy may have; more are refused.
 pub const PAIRS_MAX: usize = 1024;
+/// Entries of `proxy-protocol-from`; more are refused.
+pub const FRONTS_MAX: usize = 256;
 /// Certificates of ours; more are refused.
 pub const TLS_CERTIFICATES_MAX: usize = 64;
 /// The highest number of a core that `cores` may name.

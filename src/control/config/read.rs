@@ -13,7 +13,7 @@ use super::problem::{Problem, Problems, Source};
 use super::spec::{self, Number, SECTIONS, Section};
 use super::{
     CORE_NUMBER_MAX, CORES_MAX, Config, Cores, EventsConfig, LISTEN_MAX, Origin, Origins,
-    ServerConfig, Setting, device, pair, tls,
+    ServerConfig, Setting, device, front, pair, tls,
 };
 use crate::options::{Device, ForeignCallers, Limits, Options, SIP_INVITE_TIMEOUT_DEFAULT};
 use crate::target::{Target, Transport};
@@ -113,6 +113,7 @@ impl<'a> Reader<'a> {
         options.retry_after = retry_after;
         options.sip_invite_timeout = sip_invite_timeout;
         options.foreign_callers = foreign_callers;
+        options.proxy_protocol_from = front::read(self, server_table);
         options.limits = limits;
         server.metrics = self.metrics(metrics);
         server.events = self.events(events);

@@ -23,6 +23,7 @@ pub const SECTIONS: [Section; 9] = [
             "advertise-tls",
             "drain-timeout",
             "foreign-callers",
+            "proxy-protocol-from",
         ],
     },
     Section {

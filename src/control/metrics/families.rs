@@ -193,7 +193,7 @@ impl Families {
         samples
     }
 
-    fn input_counters(&self) -> [(&'static str, &'static str, Samples); 9] {
+    fn input_counters(&self) -> [(&'static str, &'static str, Samples); 10] {
         [
             ("messages", "Messages handled", self.each(|s| s.endpoint.messages)),
             (
@@ -244,6 +244,11 @@ impl Families {
                 "tls_handshakes_failed",
                 "TLS handshakes that failed, of peers and of ours",
                 self.each(|s| s.net.handshakes_failed),
+            ),
+            (
+                "proxy_headers_refused",
+                "Connections of load balancers whose PROXY header was bad, cut short or late",
+                self.each(|s| s.net.headers_refused),
             ),
             (
                 "messages_forwarded",

@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! bytes ─┬─► framing::run    a stream, cut into pieces: the same frames as in one piece
+//!        ├─► proxy_protocol::run  what comes before a stream, in pieces
 //!        ├─► reader::run     a message: written again from what was read, it reads the same
 //!        └─► endpoint::run   a program of inputs with times for a whole endpoint
 //! ```
@@ -10,6 +11,7 @@
 
 pub mod endpoint;
 pub mod framing;
+pub mod proxy_protocol;
 pub mod reader;
 pub mod seeds;
 

@@ -18,6 +18,9 @@ pub fn all() -> Vec<(&'static str, String, Vec<u8>)> {
     seeds.push(("framing", "pings".to_owned(), pings));
     let two = [&[0u8, 100, 0, 255, 2], request("").repeat(2).as_bytes()].concat();
     seeds.push(("framing", "two".to_owned(), two));
+    for (name, stream) in proxy_headers() {
+        seeds.push(("proxy_protocol", name.to_owned(), [&[16, 1, 12, 255], &stream[..]].concat()));
+    }
     for &(name, program) in PROGRAMS {
         seeds.push(("endpoint", name.to_owned(), program.concat()));
     }
@@ -76,6 +79,27 @@ fn response(status: &str, headers: &str) -> String {
          From: <sip:a@b>;tag=1\r\nTo: <sip:c@d>;tag=2\r\nCall-ID: x\r\nCSeq: 1 INVITE\r\n\
          {headers}Content-Length: 0\r\n\r\n"
     )
+}
+
+/// Beginnings of connections of load balancers.
+fn proxy_headers() -> Vec<(&'static str, Vec<u8>)> {
+    let header = |command, family, block: &[u8]| {
+        let fixed = [command, family, 0, block.len() as u8];
+        [b"\r\n\r\n\0\r\nQUIT\n", &fixed[..], block, b"OPTIONS"].concat()
+    };
+    let v4 = b"\xc0\0\x02\x01\xc6\x33\x64\x02\x9c\x40\x13\xc4";
+    let v6 = [&b"\x20\x01\x0d\xb8"[..], &[7; 28], b"\x9c\x40\x13\xc4"].concat();
+    // ALPN, a name, what is to be ignored, and TLS with a version.
+    let tlvs = b"\x01\0\x03sip\x02\0\x04a.bc\x04\0\0\x20\0\x0f\x01\0\0\0\0\x21\0\x07TLSv1.3";
+    vec![
+        ("v4", header(0x21, 0x11, v4)),
+        ("v6", header(0x21, 0x21, &v6)),
+        ("tlvs", header(0x21, 0x11, &[&v4[..], tlvs].concat())),
+        ("checksum", header(0x21, 0x11, &[&v4[..], b"\x03\0\x04CRCC"].concat())),
+        ("local", header(0x20, 0x00, b"")),
+        ("unix", header(0x21, 0x31, &[b'/'; 216])),
+        ("text", b"PROXY TCP4 192.0.2.1 198.51.100.2 40000 5060\r\n".to_vec()),
+    ]
 }
 
 /// 7002 connects and calls 7001, whose connection opens, which rings and answers; 7002 acknowledges.
