@@ -192,7 +192,7 @@ impl Leg {
         let window = stack.options.window();
         if cause.is_of_the_target() && now < first_failure + window {
             let mut tried = outgoing.tried;
-            let next = self.next_target(&stack.options, &mut tried);
+            let next = self.next_target(&stack.options, cause, &mut tried);
             if let Some(outgoing) = &mut self.outgoing {
                 outgoing.tried = tried;
             }

@@ -1,6 +1,7 @@
 //! Where requests go when there is more than one way, and when there is one again.
 
 use crate::message::Msg;
+use crate::network::Listener;
 use crate::scenarios::{DELAY, REASON, WINDOW, waiting};
 use crate::script::{A, B, C, Script, reinvite, request};
 
@@ -323,8 +324,74 @@ fn an_answer_that_is_not_listed_is_passed_on() {
     s.call_is_up();
 }
 
+/// Where nobody listens, at B's host.
+const NOBODY: &str = "sip:1002@10.0.0.2:40001;transport=tcp";
+
+/// As baresip does: its Contact over a connection that it opened is the port of that connection.
+#[test]
+fn a_phone_whose_contact_nobody_listens_at_gets_the_reinvite_where_it_is_configured() {
+    let mut s = Script::established().option(DELAY, 500);
+    s.loses_b_whose_contact_is_nobodys();
+    s.until(609).nothing_happens();
+    s.at(610);
+    assert_eq!(s.connections(), 1, "to the Contact, refused");
+    s.at(1110).connects_to(B);
+    assert_eq!(s.b_receives("INVITE").uri(), NOBODY);
+    s.b_answers(200);
+    s.b_receives("ACK");
+    s.a_receives("200");
+    s.a_acknowledges();
+    s.a_sends(request("INFO"));
+    s.b_receives("INFO");
+}
+
+#[test]
+fn a_phone_that_refuses_where_it_is_configured_is_sought_at_its_contact_again() {
+    let mut s = Script::established().option(DELAY, 500).option(WINDOW, 2);
+    s.loses_b_whose_contact_is_nobodys();
+    s.refuse(B);
+    s.at(1110).connects_to(B);
+    s.at(1610);
+    assert_eq!(s.connections(), 2, "of the attempt to the Contact, and of the BYE");
+    s.connects_to(B);
+    s.a_receives("408");
+    assert_eq!(s.a_receives("BYE").text("Reason"), REASON);
+}
+
+#[test]
+fn a_trunk_whose_contact_nobody_listens_at_is_not_sought_elsewhere() {
+    let mut s = Script::established().option(DELAY, 500).option(WINDOW, 2).trunk("1");
+    s.loses_b_whose_contact_is_nobodys();
+    // B listens where it is configured, and would have got an attempt that it does not answer.
+    s.at(1610).a_receives("408");
+    assert_eq!(s.a_receives("BYE").text("Reason"), REASON);
+}
+
 impl Script {
     /// B connects to the server and says that it takes requests on that connection.
+    /// B opens a connection, answers a re-INVITE with a Contact that nobody listens at, and at 110 ms
+    /// loses the connection under the next re-INVITE.
+    fn loses_b_whose_contact_is_nobodys(&mut self) {
+        self.reset(B);
+        self.b_connects_with_alias();
+        self.b_receives("200");
+        let address = "10.0.0.2:40001".parse().expect("an address");
+        self.world.oracle.addresses.insert(address, B);
+        self.world.listeners.insert(address, (B, Listener::Refusing));
+        self.world.peers[B].contact = NOBODY.to_owned();
+        self.a_sends(reinvite());
+        self.a_receives("100");
+        self.b_receives("INVITE");
+        self.b_answers(200);
+        self.b_receives("ACK");
+        self.a_receives("200");
+        self.a_acknowledges();
+        self.at(100).a_sends(reinvite());
+        self.a_receives("100");
+        self.b_receives("INVITE");
+        self.at(110).reset(B);
+    }
+
     fn b_connects_with_alias(&mut self) {
         self.sends_options(B, 5060, ";alias");
     }

@@ -7,6 +7,10 @@
 //! attempt fails ─► an untried target: at once        all have failed: wait ─► a new round
 //! ```
 //!
+//! A phone with no backup contacts has two addresses where its Contact is not its `contact`: when the
+//! one cannot be connected to, the other one's turn comes after the wait. Some phones name as Contact
+//! the port that their own connection comes from, where nobody listens.
+//!
 //! A peer's own flow and its address are one target: when the flow dies the address is where it was
 //! (`docs/ARCHITECTURE.md`, "Target sets").
 //!
@@ -17,9 +21,10 @@ use std::rc::Rc;
 
 use super::Leg;
 use crate::key::FlowId;
-use crate::options::Options;
+use crate::options::{DeviceKind, Options};
 use crate::sip::flow::Direction;
 use crate::sip::message::write;
+use crate::sip::recovery::Cause;
 use crate::sip::transaction::Stack;
 use crate::target::{Target, Transport};
 
@@ -36,6 +41,10 @@ pub(in crate::sip) fn fitting(target: Target, request: Rc<[u8]>) -> (Target, Rc<
     let transport = Transport::Tcp;
     (Target { transport, ..target }, write::with_via_transport(&request, transport), true)
 }
+
+/// The place of a phone's `contact` while it stands for the only target. Those of backup contacts are
+/// below: `CONTACT_BACKUPS_MAX` is far below 16.
+const CONTACT: u8 = 15;
 
 /// How the next request of a leg goes out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -115,8 +124,17 @@ impl Leg {
 
     /// The target in use has failed. The next one that has not failed in this round is in use now;
     /// `None` when there is none, and the next round begins behind it.
-    pub(super) fn next_target(&mut self, options: &Options, tried: &mut Tried) -> Option<u8> {
+    pub(super) fn next_target(
+        &mut self,
+        options: &Options,
+        cause: Cause,
+        tried: &mut Tried,
+    ) -> Option<u8> {
         let (count, failed) = (self.targets(options), self.address(options, self.target));
+        if count == 1 {
+            self.target = self.next_address(options, cause);
+            return None;
+        }
         for index in 0..count {
             if index == self.target || self.address(options, index) == failed {
                 tried.0 |= 1 << index;
@@ -128,14 +146,37 @@ impl Leg {
         next
     }
 
+    /// Which address of the only target is next.
+    fn next_address(&self, options: &Options, cause: Cause) -> u8 {
+        let at_contact = self.target == CONTACT;
+        let turn = cause == Cause::Connect && self.confirmed;
+        if at_contact != turn && self.has_contact_elsewhere(options) { CONTACT } else { 0 }
+    }
+
+    /// True when the device is a phone whose `contact` is not where the dialog goes, by the same
+    /// transport. Other devices may name another host on purpose.
+    fn has_contact_elsewhere(&self, options: &Options) -> bool {
+        let device = self.device.and_then(|id| options.device(id));
+        let is_phone = device.is_some_and(|device| {
+            device.kind == DeviceKind::Extension && device.outbound.is_none()
+        });
+        let (contact, dialog) = (self.address(options, CONTACT), self.address(options, 0));
+        is_phone
+            && contact != dialog
+            && contact.map(|target| target.transport) == dialog.map(|target| target.transport)
+    }
+
     fn targets(&self, options: &Options) -> u8 {
-        // CONTACT_BACKUPS_MAX is far below 16.
-        1 + self.backups(options).count().min(15) as u8
+        1 + self.backups(options).count().min(usize::from(CONTACT) - 1) as u8
     }
 
     fn address(&self, options: &Options, index: u8) -> Option<Target> {
         match index {
             0 => Some(self.dialog.next_hop().unwrap_or(self.fallback)),
+            CONTACT => {
+                let device = options.device(self.device?)?;
+                Some(Target { transport: device.transport, address: device.address })
+            }
             _ => self.backups(options).nth(usize::from(index) - 1),
         }
     }
