@@ -10,6 +10,7 @@ pub mod config;
 mod events;
 pub mod limits;
 mod metrics;
+mod names;
 pub mod reload;
 pub mod serve;
 mod stats;

@@ -21,7 +21,8 @@ use super::config::{Config, Cores};
 use super::events::{self, Events};
 use super::limits::{self, LimitError};
 use super::metrics::{self, Sources};
-use super::reload::{self, Reloads, Watch, Watched};
+use super::names::Names;
+use super::reload::{self, InForce, Reloads, Watch, Watched};
 use super::stats;
 use crate::key::ShardId;
 use crate::net::CLOSE_TIMEOUT;
@@ -121,11 +122,13 @@ pub fn run(config: Config, file: Watched) -> Result<(), ServeError> {
     // Before they are read: what changes meanwhile is seen.
     let tls_files = Watched::all(&config.tls_files());
     let tls = config.tls_contexts().map_err(|error| ServeError::Outlet(error.to_string()))?;
+    let in_force = runtime.block_on(look_up(config)).map_err(ServeError::Runtime)?;
+    let config = &in_force.config;
     let plan = Plan {
         tls,
         listen: config.server.listen.clone(),
         cores,
-        options: Arc::new(config.options.clone()),
+        options: in_force.options(),
         events: config.server.events.wanted().then_some(told),
     };
     let shards = shard::start(plan).map_err(ServeError::Start)?;
@@ -141,7 +144,9 @@ pub fn run(config: Config, file: Watched) -> Result<(), ServeError> {
     if let Some(listener) = metrics {
         let counts = events.as_ref().map(|events| Arc::clone(&events.counts));
         let (shards, reloads) = (shards.handle().clone(), Arc::clone(&reloads));
-        runtime.spawn(metrics::serve(listener, Sources { shards, reloads, events: counts }));
+        let lookups = Arc::clone(&in_force.names.lookups);
+        let sources = Sources { shards, reloads, lookups, events: counts };
+        runtime.spawn(metrics::serve(listener, sources));
     }
     let watch = {
         let _context = runtime.enter();
@@ -150,7 +155,7 @@ pub fn run(config: Config, file: Watched) -> Result<(), ServeError> {
     let ended = runtime.block_on(supervise(
         shards,
         signals,
-        Running { config, watch, reloads, events: events.as_ref() },
+        Running { in_force, watch, reloads, events: events.as_ref() },
     ));
     if let (Some(events), Ok(())) = (events, &ended) {
         events.join();
@@ -158,9 +163,18 @@ pub fn run(config: Config, file: Watched) -> Result<(), ServeError> {
     ended
 }
 
+/// The configuration with its names looked up, as far as DNS answers soon.
+async fn look_up(config: Config) -> io::Result<InForce> {
+    let mut seed = [0; 32];
+    getrandom::fill(&mut seed).map_err(io::Error::from)?;
+    let mut names = Names::new(&config, seed);
+    names.first_answers().await;
+    Ok(InForce::new(config, names))
+}
+
 /// What is in force, and what changes it.
 struct Running<'a> {
-    config: Config,
+    in_force: InForce,
     watch: Watch,
     reloads: Arc<Reloads>,
     events: Option<&'a Events>,
@@ -168,7 +182,7 @@ struct Running<'a> {
 
 impl Running<'_> {
     async fn reload(&mut self, shards: &Handle) {
-        reload::reload(&mut self.watch, &mut self.config, shards, &self.reloads).await;
+        reload::reload(&mut self.watch, &mut self.in_force, shards, &self.reloads).await;
     }
 }
 
@@ -223,6 +237,10 @@ async fn supervise(
                 running.reload(shards.handle()).await;
                 continue;
             }
+            () = running.in_force.names.changed() => {
+                running.in_force.tell(shards.handle()).await;
+                continue;
+            }
             _ = signals.user1.recv() => {
                 stats::log(&shards.handle().snapshots().await);
                 continue;
@@ -255,7 +273,7 @@ async fn supervise(
         };
         match phase {
             Phase::Serving => {
-                let patience = running.config.server.drain_timeout;
+                let patience = running.in_force.config.server.drain_timeout;
                 tracing::info!(signal = number, ?patience, "draining");
                 shards.handle().tell(|| Command::Drain { patience }).await;
                 let give_up = Instant::now() + patience + DRAIN_GRACE;
