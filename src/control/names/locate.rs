@@ -192,8 +192,13 @@ pub(super) async fn locate(
     rng: impl Rng,
 ) -> Result<Found, Failure> {
     let mut search = Search { source, reach, rng, ttl: TTL_MAX, cut: Cut::default() };
-    let located = search.located(name).await?;
-    Ok(Found { located, ttl: search.ttl.clamp(TTL_MIN, TTL_MAX), cut: search.cut })
+    let located = search.located(name).await;
+    let Search { ttl, cut, .. } = search;
+    match located {
+        Ok(located) => Ok(Found { located, ttl: ttl.clamp(TTL_MIN, TTL_MAX), cut }),
+        Err(failure) if cut.is_empty() => Err(failure),
+        Err(failure) => Err(Failure(format!("{failure} (left out: {cut})"))),
+    }
 }
 
 struct Search<'a, S, R> {
