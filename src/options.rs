@@ -55,7 +55,7 @@ pub struct Device {
     /// it is not known.
     pub address: Option<SocketAddr>,
     /// The name in `contact`, when it is no address.
-    pub name: Option<HostName>,
+    pub name: Option<Box<HostName>>,
     /// What `contact` and its backups are reached over.
     pub transport: Transport,
     /// Further addresses of the same device, in the order in which they are tried.
@@ -249,13 +249,13 @@ impl Identity {
 impl Device {
     /// Where its requests go; `None` while its name has no answer.
     pub fn target(&self) -> Option<Target> {
-        let Self { transport, address, .. } = *self;
-        self.outbound.or(Some(Target { transport, address: address? }))
+        let own = self.address.map(|address| Target { transport: self.transport, address });
+        self.outbound.or(own)
     }
 
     /// The name that must be looked up to reach it: its own, unless a proxy does that.
     pub fn looked_up(&self) -> Option<&HostName> {
-        self.name.as_ref().filter(|_| self.outbound.is_none())
+        self.name.as_deref().filter(|_| self.outbound.is_none())
     }
 
     /// Every address that it is at, its proxy's last.
@@ -482,7 +482,11 @@ mod tests {
     fn a_name_gives_its_device_targets_and_the_file_does_not_change() {
         let name =
             HostName { host: "pbx.example".into(), port: None, transport: None, secure: false };
-        let one = Device { address: None, name: Some(name.clone()), ..device(Some("1"), None, 1) };
+        let one = Device {
+            address: None,
+            name: Some(Box::new(name.clone())),
+            ..device(Some("1"), None, 1)
+        };
         let two = device(Some("2"), None, 2);
         let file = options(&[one, two]);
         let id = file.route("1").unwrap();

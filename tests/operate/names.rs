@@ -278,13 +278,11 @@ fn absurd_answers_harm_nobody() {
         let status = world.refusal(&format!("702{index}"), 100 + index as u32);
         assert!(status.starts_with("SIP/2.0 503"), "{host}: {status}");
     }
-    let mut number = 1;
-    for dn in ["7010", "7020"] {
+    for (number, dn) in (1..).zip(["7010", "7020"]) {
         let (call, mut ua, _) = world.call_at(dn, number, &callee);
         world.end(&call, 2, &mut ua);
         ua.reset();
         world.wait_until("holdfast_flows{", 1);
-        number += 1;
     }
 }
 

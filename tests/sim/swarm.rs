@@ -173,7 +173,7 @@ fn draw_targets(rng: &mut Rng, world: &mut World, devices: &mut [Device]) {
     for (index, device) in devices.iter_mut().enumerate() {
         world.peers[index].traits.alias = aliases && rng.chance(700);
         if backups && rng.chance(700) {
-            let addr = SocketAddr::new(peer.addr.ip(), 5070);
+            let addr = SocketAddr::new(world.peers[index].addr.ip(), 5070);
             device.backups.push(addr);
             world.oracle.rules[index].backup = true;
             world.oracle.addresses.insert(addr, index);

@@ -93,7 +93,7 @@ pub(super) fn read(reader: &mut Reader<'_>, root: &DeTable<'_>, window: Duration
             kind,
             contact,
             address: address.address().ok(),
-            name,
+            name: name.map(Box::new),
             transport: transport(&address),
             backups,
             outbound,

@@ -140,7 +140,7 @@ pub(super) struct Found {
 }
 
 /// What was left out of the answers.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Cut {
     /// Records, services and targets beyond the limits.
     beyond: usize,
@@ -194,10 +194,12 @@ pub(super) async fn locate(
     let mut search = Search { source, reach, rng, ttl: TTL_MAX, cut: Cut::default() };
     let located = search.located(name).await;
     let Search { ttl, cut, .. } = search;
+    // What was not answered is the failure.
+    let useless = Cut { unanswered: 0, ..cut };
     match located {
         Ok(located) => Ok(Found { located, ttl: ttl.clamp(TTL_MIN, TTL_MAX), cut }),
-        Err(failure) if cut.is_empty() => Err(failure),
-        Err(failure) => Err(Failure(format!("{failure} (left out: {cut})"))),
+        Err(failure) if useless.is_empty() => Err(failure),
+        Err(failure) => Err(Failure(format!("{failure} (left out: {useless})"))),
     }
 }
 
