@@ -206,6 +206,7 @@ impl Endpoint {
         let address = SocketAddr::new(flow_of.peer.ip(), via.port.unwrap_or(transport.port()));
         let target = Target { transport, address };
         if self.stack.options.is_target(target) && self.stack.flows.alias(flow, target) {
+            self.stack.aside.remove(target);
             self.user.on_alive(&mut self.stack, target);
         }
     }
@@ -213,6 +214,7 @@ impl Endpoint {
     fn on_flow_opened(&mut self, flow: FlowId) {
         self.stack.flow_opened(flow);
         if let Some(target) = self.stack.flows.get(flow).map(Flow::target) {
+            self.stack.aside.remove(target);
             self.user.on_alive(&mut self.stack, target);
         }
     }

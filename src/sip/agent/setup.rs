@@ -136,7 +136,7 @@ fn make_legs(
         confirmed: false,
         device: route.caller,
         flow: Some(flow),
-        target: 0,
+        target: None,
         watched: false,
         fallback: fallback.unwrap_or(peer),
         invite_cseq: None,
@@ -155,7 +155,7 @@ fn make_legs(
         confirmed: false,
         device: Some(route.callee),
         flow: None,
-        target: 0,
+        target: None,
         watched: false,
         fallback: route.target,
         invite_cseq: None,
@@ -166,5 +166,6 @@ fn make_legs(
     if let Some(proxy) = route.proxy {
         b.dialog.go_through(proxy);
     }
+    b.begin_with_reachable(stack);
     Some([a, b])
 }
