@@ -119,10 +119,10 @@ impl Leg {
         }
     }
 
-    /// The dialog is confirmed: requests go where it says (RFC 3261 §12.2.1.1), and where that is a name, to
-    /// the target that took its INVITE.
+    /// The dialog is confirmed: requests go where it says (RFC 3261 §12.2.1.1), unless that is a name: then
+    /// to the target that took its INVITE.
     pub(in crate::sip) fn settle(&mut self) {
-        self.fallback = self.target.take().unwrap_or(self.fallback);
+        self.target = self.target.filter(|_| self.dialog.next_hop().is_none());
     }
 
     /// The target in use has failed. The next one that has not failed in this round is in use now, those that
