@@ -29,6 +29,8 @@ use crate::net::CLOSE_TIMEOUT;
 use crate::shard::{self, Command, Handle, Plan, Report, Shards, StartError, cores};
 use crate::target::Target;
 
+/// What is logged where `RUST_LOG` says nothing. The resolver would have a line for each bad datagram.
+const LOGGED: &str = "info,hickory_net=error";
 /// After the deadline of a drain: time for the answers to the last BYEs.
 const DRAIN_GRACE: Duration = Duration::from_secs(1);
 /// How long shards may take to end once they are told to.
@@ -87,7 +89,7 @@ impl std::error::Error for ServeError {}
 /// What [`ServeError`] names; [`ServeError::exit_code`] is for the caller to use.
 pub fn run(config: Config, file: Watched) -> Result<(), ServeError> {
     // A test may have set one already.
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(LOGGED));
     let _ = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_ansi(io::stderr().is_terminal())

@@ -20,7 +20,16 @@ impl Callee {
     }
 
     fn accept(&self) -> Ua {
-        Ua::new(self.listener.accept().unwrap().0)
+        let deadline = Instant::now() + PATIENCE;
+        self.listener.set_nonblocking(true).unwrap();
+        loop {
+            if let Ok((stream, _)) = self.listener.accept() {
+                stream.set_nonblocking(false).unwrap();
+                return Ua::new(stream);
+            }
+            assert!(Instant::now() < deadline, "nobody connects to {}", self.port);
+            thread::sleep(Duration::from_millis(5));
+        }
     }
 
     /// As the device names itself.
@@ -28,11 +37,10 @@ impl Callee {
         format!("sip:127.0.0.1:{};transport=tcp", self.port)
     }
 
+    /// True when nobody waits for [`accept`](Self::accept).
     fn is_idle(&self) -> bool {
         self.listener.set_nonblocking(true).unwrap();
-        let idle = self.listener.accept().is_err();
-        self.listener.set_nonblocking(false).unwrap();
-        idle
+        self.listener.accept().is_err()
     }
 }
 
@@ -197,10 +205,11 @@ fn what_was_not_found_or_left_out_is_told_with_its_device_and_its_reason() {
     dns.refuse("refused.example", A, 5);
     let service = "_sip._tcp.odd.example";
     dns.srv(service, 60, 1, ("a.example", 0)).srv(service, 60, 1, ("a.example", 9));
-    dns.a("a.example", 60, [127, 0, 0, 1]);
+    dns.a("a.example", 60, [127, 0, 0, 1]).garbage("garbage.example", A);
     let more = devices(
         &dns,
         &[
+            ("7014", "sip:garbage.example:5070"),
             ("7010", "sip:refused.example:5070"),
             ("7011", "sip:none.example"),
             ("7012", "sip:odd.example"),
@@ -223,6 +232,7 @@ fn what_was_not_found_or_left_out_is_told_with_its_device_and_its_reason() {
     ] {
         assert_eq!(told.iter().filter(|line| line.contains(expected)).count(), 1, "{told:#?}");
     }
+    assert!(told.iter().all(|line| line.contains("holdfast::")), "a line for each datagram");
 }
 
 #[test]

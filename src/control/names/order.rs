@@ -51,7 +51,7 @@ mod tests {
 
     #[test]
     fn a_lower_priority_comes_first_whatever_the_weights_are() {
-        let records = [(20, 65535, "c"), (10, 0, "a"), (65535, 65535, "d"), (10, 0, "b")];
+        let records = [(65535, 0, "d"), (20, 0, "c"), (10, 7, "a"), (10, 65535, "b")];
         for seed in 0..100 {
             let order = drawn(&records, seed);
             assert_eq!(order[2..], ["c", "d"]);
