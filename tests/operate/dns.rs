@@ -144,6 +144,8 @@ fn serve_udp(socket: &UdpSocket, zone: &Mutex<Zone>) {
     let mut bytes = [0; 4096];
     while let Ok((len, from)) = socket.recv_from(&mut bytes) {
         if let Some(answer) = answer(&bytes[..len], zone, DATAGRAM_BYTES_MAX) {
+            // What is no message at all comes before each answer, and counts for nothing.
+            let _ = socket.send_to(&[0; 3], from);
             let _ = socket.send_to(&answer, from);
         }
     }
