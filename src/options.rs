@@ -21,6 +21,8 @@ pub const SIP_INVITE_TIMEOUT_SECS_MAX: u64 = 34;
 
 /// Above this a device's further contacts are refused.
 pub const CONTACT_BACKUPS_MAX: usize = 8;
+/// Targets that a name may have; further ones are left out.
+pub const NAME_TARGETS_MAX: usize = 16;
 
 /// Names a device as long as the server runs, through every reload that keeps it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -50,8 +52,11 @@ pub struct Device {
     pub kind: DeviceKind,
     /// The URI requests go to, as configured, without angle brackets.
     pub contact: String,
-    /// The address in `contact`.
-    pub address: SocketAddr,
+    /// The address in `contact`; where `contact` has a name, the first that the name has, and `None` while
+    /// it is not known.
+    pub address: Option<SocketAddr>,
+    /// The name in `contact`, when it is no address.
+    pub name: Option<Box<HostName>>,
     /// What `contact` and its backups are reached over.
     pub transport: Transport,
     /// Further addresses of the same device, in the order in which they are tried.
@@ -65,6 +70,28 @@ pub struct Device {
     /// `retry-after-reliable-transport-error` of this device; `None` when absent, which differs
     /// from zero: zero switches recovery off for this device.
     pub retry_after: Option<Duration>,
+}
+
+/// A name that stands for targets: what DNS is asked (RFC 3263 §4).
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct HostName {
+    /// In lower case, without a dot at its end.
+    pub host: String,
+    /// The port of the URI; `None`: SRV says.
+    pub port: Option<u16>,
+    /// The `transport` of the URI; `None`: NAPTR and SRV say.
+    pub transport: Option<Transport>,
+    /// True in a SIPS URI: nothing but TLS.
+    pub secure: bool,
+}
+
+/// Where a name leads: at least one address, at most [`NAME_TARGETS_MAX`], in the order in which they are tried.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Located {
+    /// What they are reached over.
+    pub transport: Transport,
+    /// The addresses.
+    pub addresses: Vec<SocketAddr>,
 }
 
 /// What to do with a new INVITE whose source is the address of no configured device.
@@ -229,9 +256,21 @@ impl Identity {
 }
 
 impl Device {
-    /// Where its requests go.
-    pub fn target(&self) -> Target {
-        self.outbound.unwrap_or(Target { transport: self.transport, address: self.address })
+    /// Where its requests go; `None` while its name has no answer.
+    pub fn target(&self) -> Option<Target> {
+        let own = self.address.map(|address| Target { transport: self.transport, address });
+        self.outbound.or(own)
+    }
+
+    /// The name that must be looked up to reach it: its own, unless a proxy does that.
+    pub fn looked_up(&self) -> Option<&HostName> {
+        self.name.as_deref().filter(|_| self.outbound.is_none())
+    }
+
+    /// Every address that it is at, its proxy's last.
+    pub fn addresses(&self) -> impl Iterator<Item = SocketAddr> {
+        let proxy = self.outbound.map(|proxy| proxy.address);
+        self.address.into_iter().chain(self.backups.iter().copied()).chain(proxy)
     }
 }
 
@@ -269,6 +308,23 @@ impl Options {
         self.with_places(places, order)
     }
 
+    /// The same options, with the devices that have a name where `find` says that it leads.
+    pub fn located<'a>(&self, find: impl Fn(&HostName) -> Option<&'a Located>) -> Self {
+        let mut options = self.clone();
+        for place in &mut options.places {
+            let Place::Here(device) = place else { continue };
+            let Some(located) = device.looked_up().and_then(&find) else { continue };
+            if let Some((first, rest)) = located.addresses.split_first() {
+                device.transport = located.transport;
+                device.address = Some(*first);
+                device.backups = rest.to_vec();
+            }
+        }
+        let places = std::mem::take(&mut options.places);
+        let order = std::mem::take(&mut options.devices);
+        options.with_places(places, order)
+    }
+
     fn with_places(mut self, places: Vec<Place>, order: Vec<DeviceId>) -> Self {
         self.by_dn.clear();
         self.by_address.clear();
@@ -282,8 +338,7 @@ impl Options {
             if device.prefix.is_some() {
                 self.by_prefix.push(id);
             }
-            let proxy = device.outbound.map(|proxy| proxy.address);
-            for address in [device.address].iter().chain(&device.backups).chain(&proxy) {
+            for address in device.addresses() {
                 let here = self.by_address.entry(address.ip()).or_default();
                 if !here.contains(&id) {
                     here.push(id);
@@ -349,7 +404,7 @@ impl Options {
         self.by_address.get(&address.ip()).is_some_and(|here| {
             here.iter().filter_map(|id| self.device(*id)).any(|device| {
                 device.transport == transport
-                    && (device.address == address || device.backups.contains(&address))
+                    && (device.address == Some(address) || device.backups.contains(&address))
             })
         })
     }
@@ -391,7 +446,8 @@ mod tests {
             prefix: prefix.map(str::to_owned),
             kind: DeviceKind::Softswitch,
             contact: String::new(),
-            address: SocketAddr::from(([127, 0, 0, 1], port)),
+            address: Some(SocketAddr::from(([127, 0, 0, 1], port))),
+            name: None,
             transport: Transport::Tcp,
             backups: Vec::new(),
             outbound: None,
@@ -415,11 +471,15 @@ mod tests {
         let moved = device(Some("2"), None, 22);
         let after = options(&[trunk.clone(), three, moved]).succeed(&before);
         assert_eq!(names[0].and_then(|id| after.device(id)), None);
-        assert_eq!(names[1].and_then(|id| after.device(id)).map(|d| d.address.port()), Some(22));
+        assert_eq!(
+            names[1].and_then(|id| after.device(id)).and_then(|d| d.address).map(|it| it.port()),
+            Some(22)
+        );
         assert_eq!(after.route("2"), names[1]);
         assert_eq!(after.route("1"), before.route("17"), "the number is gone, the prefix is not");
         assert_ne!(after.route("3"), names[0], "a name is never given anew");
-        let ports: Vec<_> = after.devices().map(|device| device.address.port()).collect();
+        let ports: Vec<_> =
+            after.devices().filter_map(|device| device.address).map(|it| it.port()).collect();
         assert_eq!(ports, [9, 3, 22], "the order is the configuration's");
 
         let back = options(&[one, two, trunk]).succeed(&after);
@@ -434,5 +494,33 @@ mod tests {
         let after = options(&[two, one]).succeed(&before);
         let address = IpAddr::from([127, 0, 0, 1]);
         assert_eq!(after.caller(address, "nobody"), before.route("2"));
+    }
+
+    #[test]
+    fn a_name_gives_its_device_targets_and_the_file_does_not_change() {
+        let name =
+            HostName { host: "pbx.example".into(), port: None, transport: None, secure: false };
+        let one = Device {
+            address: None,
+            name: Some(Box::new(name.clone())),
+            ..device(Some("1"), None, 1)
+        };
+        let two = device(Some("2"), None, 2);
+        let file = options(&[one, two]);
+        let id = file.route("1").unwrap();
+        let [first, second] = [10, 11].map(|last| SocketAddr::from(([127, 0, 0, last], 5070)));
+        assert_eq!(file.device(id).unwrap().target(), None);
+        assert_eq!(file.caller(first.ip(), "1"), None);
+
+        let located = Located { transport: Transport::Udp, addresses: vec![first, second] };
+        let found = file.located(|asked| (*asked == name).then_some(&located));
+        let device = found.device(id).unwrap();
+        assert_eq!(device.target(), Some(Target::udp(first)));
+        assert_eq!(device.backups, [second]);
+        assert_eq!(found.caller(second.ip(), "1"), Some(id));
+        assert!(found.is_target(Target::udp(second)) && !found.is_target(Target::tcp(second)));
+        assert_eq!(found.route("2"), file.route("2"));
+        let none = file.located(|_| None);
+        assert_eq!(none.device(id).unwrap().target(), None);
     }
 }

@@ -76,7 +76,7 @@ fn an_outbound_proxy_is_where_the_calls_of_a_device_go() {
     let with = |lines: &str| format!("{server}{device}{lines}\n");
     let config = parse(&with("outbound-proxy = \"sip:127.0.0.9:5070;transport=tcp\""));
     let found = config.options.devices().next().unwrap();
-    assert_eq!(found.target(), Target::tcp("127.0.0.9:5070".parse().unwrap()));
+    assert_eq!(found.target(), Some(Target::tcp("127.0.0.9:5070".parse().unwrap())));
     let caller = config.options.caller("127.0.0.9".parse().unwrap(), "1");
     assert!(caller.is_some(), "calls come from the proxy");
     for (lines, expected) in [

@@ -50,7 +50,7 @@ fn a_device_over_tls_has_the_port_and_the_name_of_tls() {
         let config = parse(&format!("{SERVER}{TLS}{text}tls-name = \"phone.example\"\n"));
         let device = config.options.devices().next().unwrap().clone();
         assert_eq!(device.tls_name.as_deref(), Some("phone.example"));
-        device.target()
+        device.target().unwrap()
     };
     let at = |port| Target::tls(([127, 0, 0, 2], port).into());
     assert_eq!(device("sip:1@127.0.0.2;transport=tls"), at(5061));

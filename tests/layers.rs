@@ -41,7 +41,7 @@ const SIP: [&[&str]; 6] = [
 const RE_EXPORTED: [(&str, &str); 1] = [("Token", "token")];
 
 /// What the protocol and the base must not name: they are deterministic, synchronous, total.
-const BANNED: [(&str, &str); 13] = [
+const BANNED: [(&str, &str); 14] = [
     ("std::fs", "files belong to control"),
     ("std::thread", "a shard is one thread"),
     ("std::process", "the core has no process"),
@@ -54,6 +54,7 @@ const BANNED: [(&str, &str); 13] = [
     ("rustls", "sockets belong to net"),
     ("socket2", "sockets belong to net"),
     ("futures_lite", "the core never waits"),
+    ("hickory_resolver", "names are looked up in control"),
     ("toml", "files belong to control"),
 ];
 

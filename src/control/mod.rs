@@ -11,6 +11,7 @@ mod events;
 pub mod expiry;
 pub mod limits;
 mod metrics;
+mod names;
 pub mod reload;
 pub mod serve;
 mod stats;

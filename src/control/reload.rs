@@ -22,7 +22,9 @@ use std::time::Duration;
 use tokio::time::{Interval, MissedTickBehavior, interval};
 
 use super::config::Config;
+use super::names::Names;
 use crate::net::tls::Contexts;
+use crate::options::Options;
 use crate::shard::{Command, Handle};
 
 /// How often the file is looked at.
@@ -56,6 +58,11 @@ impl Watched {
     /// Call it before the file is loaded.
     pub fn new(path: &Path) -> Self {
         Self { path: path.to_owned(), stamp: Stamp::of(path) }
+    }
+
+    /// True when it is another one than it was then.
+    pub(super) fn has_changed(&self) -> bool {
+        Stamp::of(&self.path) != self.stamp
     }
 
     /// The same for several.
@@ -130,11 +137,43 @@ fn load(path: &Path) -> Result<(Config, Vec<Watched>, Option<Contexts>), String>
     Ok((config, files, contexts))
 }
 
-/// Loads the file and puts it in the place of `running`; if anything is wrong with it, that is told
+/// What is in force.
+pub(super) struct InForce {
+    pub(super) config: Config,
+    /// Where the names in it lead.
+    pub(super) names: Names,
+    /// What the shards have.
+    options: Arc<Options>,
+}
+
+impl InForce {
+    /// What shards are started with.
+    pub(super) fn new(config: Config, names: Names) -> Self {
+        let options = Arc::new(names.located(&config.options));
+        Self { config, names, options }
+    }
+
+    /// What the shards have, or are to be started with.
+    pub(super) fn options(&self) -> Arc<Options> {
+        Arc::clone(&self.options)
+    }
+
+    /// Gives every shard the configuration, with its names where they lead now. Returns when all have it, so
+    /// that the last holder of the old one is this thread: to free it takes a while.
+    pub(super) async fn tell(&mut self, shards: &Handle) {
+        let options = Arc::new(self.names.located(&self.config.options));
+        shards.tell(|| Command::Options(Arc::clone(&options))).await;
+        // Each shard answers when all that it was told before is in force.
+        shards.snapshots().await;
+        self.options = options;
+    }
+}
+
+/// Loads the file and puts it in the place of what is `in_force`; if anything is wrong with it, that is told
 /// and nothing changes. Returns when the new options are in force on every shard.
 pub(super) async fn reload(
     watch: &mut Watch,
-    running: &mut Config,
+    in_force: &mut InForce,
     shards: &Handle,
     reloads: &Reloads,
 ) {
@@ -159,15 +198,13 @@ pub(super) async fn reload(
     for line in config.warnings.to_string().lines() {
         tracing::warn!("{line}");
     }
-    let (config, changes) = config.succeed(running);
-    *running = config;
-    let options = Arc::new(running.options.clone());
+    let (config, changes) = config.succeed(&in_force.config);
+    in_force.names.configure(&config);
+    in_force.config = config;
     if let Some(contexts) = contexts {
         shards.tell(|| Command::Tls(contexts.clone())).await;
     }
-    shards.tell(|| Command::Options(Arc::clone(&options))).await;
-    // Each shard answers when all that it was told before is in force.
-    shards.snapshots().await;
+    in_force.tell(shards).await;
     reloads.applied.fetch_add(1, Ordering::Relaxed);
     tracing::info!("configuration in force: {changes}");
     for option in changes.at_start {

@@ -22,13 +22,16 @@ use super::events::{self, Events};
 use super::expiry;
 use super::limits::{self, LimitError};
 use super::metrics::{self, Sources};
-use super::reload::{self, Reloads, Watch, Watched};
+use super::names::Names;
+use super::reload::{self, InForce, Reloads, Watch, Watched};
 use super::stats;
 use crate::key::ShardId;
 use crate::net::CLOSE_TIMEOUT;
 use crate::shard::{self, Command, Handle, Plan, Report, Shards, StartError, cores};
 use crate::target::Target;
 
+/// What is logged where `RUST_LOG` says nothing. The resolver would have a line for each bad datagram.
+const LOGGED: &str = "info,hickory_net=error";
 /// After the deadline of a drain: time for the answers to the last BYEs.
 const DRAIN_GRACE: Duration = Duration::from_secs(1);
 /// How long shards may take to end once they are told to.
@@ -87,7 +90,7 @@ impl std::error::Error for ServeError {}
 /// What [`ServeError`] names; [`ServeError::exit_code`] is for the caller to use.
 pub fn run(config: Config, file: Watched) -> Result<(), ServeError> {
     // A test may have set one already.
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(LOGGED));
     let _ = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_ansi(io::stderr().is_terminal())
@@ -122,11 +125,13 @@ pub fn run(config: Config, file: Watched) -> Result<(), ServeError> {
     // Before they are read: what changes meanwhile is seen.
     let tls_files = Watched::all(&config.tls_files());
     let tls = config.tls_contexts().map_err(|error| ServeError::Outlet(error.to_string()))?;
+    let in_force = runtime.block_on(look_up(config)).map_err(ServeError::Runtime)?;
+    let config = &in_force.config;
     let plan = Plan {
         tls,
         listen: config.server.listen.clone(),
         cores,
-        options: Arc::new(config.options.clone()),
+        options: in_force.options(),
         events: config.server.events.wanted().then_some(told),
     };
     let shards = shard::start(plan).map_err(ServeError::Start)?;
@@ -142,7 +147,9 @@ pub fn run(config: Config, file: Watched) -> Result<(), ServeError> {
     if let Some(listener) = metrics {
         let counts = events.as_ref().map(|events| Arc::clone(&events.counts));
         let (shards, reloads) = (shards.handle().clone(), Arc::clone(&reloads));
-        runtime.spawn(metrics::serve(listener, Sources { shards, reloads, events: counts }));
+        let lookups = Arc::clone(&in_force.names.lookups);
+        let sources = Sources { shards, reloads, lookups, events: counts };
+        runtime.spawn(metrics::serve(listener, sources));
     }
     let (watch, expiry) = {
         let _context = runtime.enter();
@@ -152,7 +159,7 @@ pub fn run(config: Config, file: Watched) -> Result<(), ServeError> {
     let ended = runtime.block_on(supervise(
         shards,
         signals,
-        Running { config, watch, reloads, events: events.as_ref(), expiry },
+        Running { in_force, watch, reloads, events: events.as_ref(), expiry },
     ));
     if let (Some(events), Ok(())) = (events, &ended) {
         events.join();
@@ -160,9 +167,18 @@ pub fn run(config: Config, file: Watched) -> Result<(), ServeError> {
     ended
 }
 
+/// The configuration with its names looked up, as far as DNS answers soon.
+async fn look_up(config: Config) -> io::Result<InForce> {
+    let mut seed = [0; 32];
+    getrandom::fill(&mut seed).map_err(io::Error::from)?;
+    let mut names = Names::new(&config, seed);
+    names.first_answers().await;
+    Ok(InForce::new(config, names))
+}
+
 /// What is in force, and what changes it.
 struct Running<'a> {
-    config: Config,
+    in_force: InForce,
     watch: Watch,
     reloads: Arc<Reloads>,
     events: Option<&'a Events>,
@@ -172,7 +188,7 @@ struct Running<'a> {
 
 impl Running<'_> {
     async fn reload(&mut self, shards: &Handle) {
-        reload::reload(&mut self.watch, &mut self.config, shards, &self.reloads).await;
+        reload::reload(&mut self.watch, &mut self.in_force, shards, &self.reloads).await;
         self.expiry.reset_immediately();
     }
 }
@@ -229,9 +245,13 @@ async fn supervise(
                 continue;
             }
             _ = running.expiry.tick() => {
-                for line in expiry::warnings(&running.config, SystemTime::now()) {
+                for line in expiry::warnings(&running.in_force.config, SystemTime::now()) {
                     tracing::warn!("{line}");
                 }
+                continue;
+            }
+            () = running.in_force.names.changed() => {
+                running.in_force.tell(shards.handle()).await;
                 continue;
             }
             _ = signals.user1.recv() => {
@@ -266,7 +286,7 @@ async fn supervise(
         };
         match phase {
             Phase::Serving => {
-                let patience = running.config.server.drain_timeout;
+                let patience = running.in_force.config.server.drain_timeout;
                 tracing::info!(signal = number, ?patience, "draining");
                 shards.handle().tell(|| Command::Drain { patience }).await;
                 let give_up = Instant::now() + patience + DRAIN_GRACE;

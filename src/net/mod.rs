@@ -188,8 +188,7 @@ impl Net {
         let mut names: NamesByHost = HashMap::new();
         for device in options.devices() {
             let Some(name) = &device.tls_name else { continue };
-            let proxy = device.outbound.map(|proxy| proxy.address);
-            for &address in [device.address].iter().chain(&device.backups).chain(&proxy) {
+            for address in device.addresses() {
                 names.entry(address.ip()).or_default().push((address, name.as_str().into()));
             }
         }

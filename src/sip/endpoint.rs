@@ -230,6 +230,7 @@ impl Endpoint {
     fn on_alias(&mut self, flow: FlowId, target: Target) -> bool {
         let new = self.stack.flows.alias(flow, target);
         if new {
+            self.stack.aside.remove(target);
             self.user.on_alive(&mut self.stack, target);
         }
         new
@@ -238,6 +239,7 @@ impl Endpoint {
     fn on_flow_opened(&mut self, flow: FlowId) {
         self.stack.flow_opened(flow);
         if let Some(target) = self.stack.flows.get(flow).map(Flow::target) {
+            self.stack.aside.remove(target);
             self.user.on_alive(&mut self.stack, target);
         }
     }

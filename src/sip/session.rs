@@ -48,8 +48,8 @@ pub(super) struct Leg {
     pub(super) device: Option<DeviceId>,
     /// The flow that the peer was last heard on.
     pub(super) flow: Option<FlowId>,
-    /// Which target of the set is in use.
-    pub(super) target: u8,
+    /// The target in use: one of the device's backups. `None`: the first of the set.
+    pub(super) target: Option<Target>,
     /// True while it is on the agent's list of legs that wait with several targets.
     pub(super) watched: bool,
     /// CSeq of the last INVITE of ours, which a PRACK names even after its 2xx.
@@ -192,11 +192,11 @@ impl Leg {
         let window = stack.options.window();
         if cause.is_of_the_target() && now < first_failure + window {
             let mut tried = outgoing.tried;
-            let next = self.next_target(&stack.options, cause, &mut tried);
+            let next = self.next_target(stack, cause, &mut tried);
             if let Some(outgoing) = &mut self.outgoing {
                 outgoing.tried = tried;
             }
-            if next.is_some() {
+            if next {
                 // Not down the flow of the target that failed, were it up.
                 self.flow = None;
                 self.send_next(stack, id, first_failure + window);
@@ -242,7 +242,7 @@ impl Leg {
 
     /// A target of a leg that waits is alive: the next attempt goes there now. False when nothing
     /// waits, or the window closed meanwhile.
-    pub(super) fn retry_at(&mut self, stack: &mut Stack, id: LegId, target: u8) -> bool {
+    pub(super) fn retry_at(&mut self, stack: &mut Stack, id: LegId, target: Target) -> bool {
         let recovery = self.outgoing.as_ref().and_then(|outgoing| outgoing.recovery);
         let Some(recovery) = recovery.filter(|_| self.is_waiting()) else { return false };
         let deadline = recovery.first_failure + stack.options.window();
@@ -250,7 +250,7 @@ impl Leg {
             return false;
         }
         self.stop_wait(stack);
-        self.target = target;
+        self.use_target(target);
         self.send_next(stack, id, deadline);
         true
     }

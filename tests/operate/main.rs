@@ -7,8 +7,10 @@
 #[allow(dead_code)] // For tests/loopback.
 #[path = "../loopback/child.rs"]
 mod child;
+mod dns;
 mod events;
 mod metrics;
+mod names;
 mod reload;
 #[allow(dead_code)] // For tests/loopback.
 #[path = "../loopback/ua.rs"]

@@ -215,6 +215,13 @@ impl Script {
         self
     }
 
+    /// Device B has these backup contacts from now on.
+    pub(crate) fn backups_are(&mut self, peers: &[usize]) {
+        self.devices[B].backups = peers.iter().map(|&peer| peer_addr(peer)).collect();
+        self.options = std::mem::take(&mut self.options).with_devices(self.devices.clone());
+        self.reload();
+    }
+
     /// Answers to a re-INVITE that count as a transport failure.
     pub(crate) fn listed(mut self, statuses: &[u16]) -> Self {
         self.options.transport_error_responses = statuses.to_vec();

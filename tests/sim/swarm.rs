@@ -93,7 +93,8 @@ pub(crate) fn device(peer: &Peer, dn: &str, retry_after: Option<Duration>) -> De
         prefix: None,
         kind: DeviceKind::Extension,
         contact: format!("sip:{};transport={}", peer.addr, peer.transport.in_uri()),
-        address: peer.addr,
+        address: Some(peer.addr),
+        name: None,
         transport: peer.transport,
         backups: Vec::new(),
         outbound: None,
@@ -172,7 +173,7 @@ fn draw_targets(rng: &mut Rng, world: &mut World, devices: &mut [Device]) {
     for (index, device) in devices.iter_mut().enumerate() {
         world.peers[index].traits.alias = aliases && rng.chance(700);
         if backups && rng.chance(700) {
-            let addr = SocketAddr::new(device.address.ip(), 5070);
+            let addr = SocketAddr::new(world.peers[index].addr.ip(), 5070);
             device.backups.push(addr);
             world.oracle.rules[index].backup = true;
             world.oracle.addresses.insert(addr, index);

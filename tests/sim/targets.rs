@@ -182,6 +182,109 @@ fn new_invite_goes_to_the_next_target_when_the_first_refuses_the_connection() {
     s.until(5000).nothing_happens();
 }
 
+/// A calls, and C is asked at once. It is busy.
+fn next_call_goes_to_c(s: &mut Script) {
+    let before = s.connections();
+    s.a_calls("1001");
+    s.a_receives("100");
+    let invite = s.c_receives("INVITE");
+    assert_eq!(invite.cseq().0, 1);
+    s.c_answers(486);
+    s.c_receives("ACK");
+    s.a_receives("486");
+    s.a_acknowledges();
+    assert!(s.connections() - before <= 1);
+}
+
+#[test]
+fn a_target_that_could_not_be_reached_is_tried_last_for_30_s() {
+    let mut s = Script::new().backup();
+    s.refuse(B);
+    s.at(0).a_calls("1001");
+    s.a_receives("100");
+    assert_eq!(s.c_receives("INVITE").cseq().0, 2);
+    s.c_answers(486);
+    s.c_receives("ACK");
+    s.a_receives("486");
+    s.a_acknowledges();
+    next_call_goes_to_c(&mut s);
+    // When the other one fails, it has its turn.
+    s.at(1000).reset(C);
+    s.refuse(C);
+    s.accept(B);
+    s.a_calls("1001");
+    s.a_receives("100");
+    assert_eq!(s.b_receives("INVITE").cseq().0, 2);
+    s.b_answers(486);
+    s.b_receives("ACK");
+    s.a_receives("486");
+    s.a_acknowledges();
+    // It was reached: it is the first again.
+    s.at(2000).a_calls("1001");
+    s.a_receives("100");
+    assert_eq!(s.b_receives("INVITE").cseq().0, 1);
+}
+
+#[test]
+fn a_target_that_was_set_aside_is_the_first_again_when_its_time_is_over() {
+    let mut s = Script::new().backup();
+    s.refuse(B);
+    s.at(0).a_calls("1001");
+    s.a_receives("100");
+    s.c_receives("INVITE");
+    s.c_answers(486);
+    s.c_receives("ACK");
+    s.a_receives("486");
+    s.a_acknowledges();
+    s.accept(B);
+    s.at(29_900);
+    next_call_goes_to_c(&mut s);
+    s.at(30_100).a_calls("1001");
+    s.a_receives("100");
+    s.b_receives("INVITE");
+}
+
+#[test]
+fn when_every_target_is_set_aside_the_first_is_tried_first() {
+    let mut s = Script::new().backup();
+    s.refuse(B);
+    s.refuse(C);
+    s.at(0).a_calls("1001");
+    s.a_receives("100");
+    s.a_receives("503");
+    s.a_acknowledges();
+    s.accept(B);
+    s.accept(C);
+    s.at(1000).a_calls("1001");
+    s.a_receives("100");
+    assert_eq!(s.b_receives("INVITE").cseq().0, 1);
+}
+
+#[test]
+fn a_call_that_began_at_a_backup_goes_where_its_dialog_says() {
+    let mut s = Script::new().option(DELAY, 500).backup();
+    s.refuse(B);
+    s.a_calls("1001");
+    s.a_receives("100");
+    s.c_receives("INVITE");
+    s.c_answers(200);
+    s.c_receives("ACK");
+    s.a_receives("200");
+    s.a_acknowledges();
+    s.accept(B);
+    // The name of the device leads to B alone by now.
+    s.backups_are(&[]);
+    s.a_sends(request("INFO"));
+    s.c_receives("INFO");
+    s.c_answers(200);
+    s.a_receives("200");
+    s.at(1000).reset(C);
+    s.a_sends(reinvite());
+    s.a_receives("100");
+    s.connects_to(C);
+    s.c_receives("INVITE");
+}
+
 #[test]
 fn new_invite_goes_to_the_next_target_when_the_first_answers_503() {
     let mut s = Script::new().backup();

@@ -2,6 +2,7 @@
 
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
+use crate::options::HostName;
 use crate::sip::message::Uri;
 use crate::target::{Target, Transport};
 
@@ -10,17 +11,41 @@ use crate::target::{Target, Transport};
 pub const CONTACT_BYTES_MAX: usize = 1000;
 
 /// A device's contact.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Contact {
     /// Where requests go.
-    pub address: SocketAddr,
+    pub host: Host,
     /// True when it has a user part.
     pub has_user: bool,
     /// What it says in `transport`; `None` when it says nothing.
     pub transport: Option<Transport>,
 }
 
-/// Reads a contact: a SIP or SIPS URI with an IP address and TCP, TLS or UDP.
+/// What stands between user and parameters.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Host {
+    /// An IP address, and the port or the one that stands for none.
+    Address(SocketAddr),
+    /// A name, which DNS knows.
+    Name(HostName),
+}
+
+impl Contact {
+    /// Its address.
+    ///
+    /// # Errors
+    /// It has a name; the text follows the URI in a sentence.
+    pub fn address(&self) -> Result<SocketAddr, String> {
+        match &self.host {
+            Host::Address(address) => Ok(*address),
+            Host::Name(HostName { host, .. }) => Err(format!(
+                "has the host `{host}`, which is no IP address: only `contact` may have a name"
+            )),
+        }
+    }
+}
+
+/// Reads a contact: a SIP or SIPS URI with an IP address or a name, and TCP, TLS or UDP.
 ///
 /// # Errors
 /// What is wrong, to follow the URI in a sentence.
@@ -54,19 +79,32 @@ pub fn parse_contact(text: &str) -> Result<Contact, String> {
             uri.transport().or(Some(named))
         }
     };
-    let Some(address) = uri.socket_addr(transport.unwrap_or_default().port()) else {
-        let host = String::from_utf8_lossy(uri.host);
-        return Err(format!(
-            "has the host `{host}`, which is no IP address: names are not looked up yet"
-        ));
-    };
-    if address.port() == 0 {
+    if uri.port == Some(0) {
         return Err("has port 0".to_owned());
     }
-    if address.ip().is_unspecified() || address.ip().is_multicast() {
-        return Err(format!("has the address {}, which is nobody's own", address.ip()));
+    let host = host(&uri, transport)?;
+    Ok(Contact { host, has_user: uri.user.is_some(), transport })
+}
+
+fn host(uri: &Uri<'_>, transport: Option<Transport>) -> Result<Host, String> {
+    if let Some(address) = uri.socket_addr(transport.unwrap_or_default().port()) {
+        if address.ip().is_unspecified() || address.ip().is_multicast() {
+            return Err(format!("has the address {}, which is nobody's own", address.ip()));
+        }
+        return Ok(Host::Address(address));
     }
-    Ok(Contact { address, has_user: uri.user.is_some(), transport })
+    let host = String::from_utf8_lossy(uri.host);
+    if !is_host_name(&host) {
+        return Err(format!("has the host `{host}`, which is neither an IP address nor a name"));
+    }
+    // RFC 3263 §4.1 asks for what the URI says; `sips` alone leaves the choice to NAPTR.
+    let said = uri.param("transport").and(transport);
+    Ok(Host::Name(HostName {
+        host: host.strip_suffix('.').unwrap_or(&host).to_ascii_lowercase(),
+        port: uri.port,
+        transport: said,
+        secure: uri.is_secure(),
+    }))
 }
 
 /// Reads what to listen on: `tcp:IP:PORT`, `tls:IP:PORT` or `udp:IP:PORT`.
@@ -157,11 +195,33 @@ mod tests {
     #[test]
     fn contacts_with_dots_in_the_user_and_ipv6_hosts_are_read() {
         let contact = parse_contact("sip:anna.b@[2001:db8::7]:5070;transport=TCP;x=y").unwrap();
-        assert_eq!(contact.address, "[2001:db8::7]:5070".parse().unwrap());
+        assert_eq!(contact.address(), Ok("[2001:db8::7]:5070".parse().unwrap()));
         assert!(contact.has_user && contact.transport == Some(Transport::Tcp));
         let contact = parse_contact("sip:127.0.0.3").unwrap();
-        assert_eq!(contact.address, "127.0.0.3:5060".parse().unwrap());
+        assert_eq!(contact.address(), Ok("127.0.0.3:5060".parse().unwrap()));
         assert!(!contact.has_user && contact.transport.is_none());
+    }
+
+    #[test]
+    fn a_contact_may_have_a_name() {
+        let name = |text: &str| match parse_contact(text).unwrap().host {
+            Host::Name(name) => (name.host, name.port, name.transport, name.secure),
+            Host::Address(address) => panic!("{address}"),
+        };
+        let host = || "pbx.example.com".to_owned();
+        assert_eq!(name("sip:PBX.example.com."), (host(), None, None, false));
+        assert_eq!(
+            name("sip:7@pbx.example.com:5070;transport=UDP"),
+            (host(), Some(5070), Some(Transport::Udp), false)
+        );
+        assert_eq!(name("sips:pbx.example.com"), (host(), None, None, true));
+        assert_eq!(
+            name("sips:pbx.example.com;transport=tcp"),
+            (host(), None, Some(Transport::Tls), true)
+        );
+        for bad in ["sip:10.0.0.300", "sip:a_b.example", "sip:-a.example", "sip:a.example:0"] {
+            assert!(parse_contact(bad).is_err(), "{bad}");
+        }
     }
 
     #[test]

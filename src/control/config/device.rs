@@ -7,10 +7,10 @@ use std::time::Duration;
 use toml::de::{DeTable, DeValue};
 
 use super::DeviceOrigin;
-use super::address::{Contact, is_host_name, parse_contact};
+use super::address::{Contact, Host, is_host_name, parse_contact};
 use super::read::{Reader, Seen, Value};
 use super::spec::{DEVICE_TSERVER, RETRY_AFTER, SECTIONS};
-use crate::options::{CONTACT_BACKUPS_MAX, Device, DeviceKind};
+use crate::options::{CONTACT_BACKUPS_MAX, Device, DeviceKind, HostName};
 use crate::target::{Target, Transport};
 
 /// Bytes of a `dn` or `prefix`; a longer one is refused.
@@ -61,7 +61,18 @@ pub(super) fn read(reader: &mut Reader<'_>, root: &DeTable<'_>, window: Duration
             let text = "contact-backup stands beside outbound-proxy, which all requests go to";
             reader.error(Some(value), text.to_owned());
         }
+        let name = contact.as_ref().and_then(|(_, contact)| named(contact)).cloned();
+        if let (Some(name), Some(value)) = (&name, table.get("contact-backup")) {
+            let text = format!(
+                "contact-backup stands beside the name `{}` in contact: DNS says what else it has",
+                name.host
+            );
+            reader.error(Some(value), text);
+        }
+        // NAPTR and SRV may say TLS where the contact says nothing.
+        let own = own.filter(|_| name.as_ref().is_none_or(is_settled));
         let tls_name = tls_name(reader, table, outbound.map(|proxy| proxy.transport).or(own));
+        let host = name.as_ref().filter(|_| outbound.is_none()).map(|name| name.host.clone());
         let (retry_after, retry_line) = retry_after(reader, table, window);
         let (Some(kind), Some((contact, address))) = (kind, contact) else { continue };
         let origin = DeviceOrigin {
@@ -81,11 +92,13 @@ pub(super) fn read(reader: &mut Reader<'_>, root: &DeTable<'_>, window: Duration
             prefix,
             kind,
             contact,
-            address: address.address,
+            address: address.address().ok(),
+            name: name.map(Box::new),
             transport: transport(&address),
             backups,
             outbound,
-            tls_name,
+            // RFC 5922 §7.2: whoever DNS names must be who was asked for.
+            tls_name: tls_name.or(host),
             contact_has_user: address.has_user,
             retry_after,
         });
@@ -179,7 +192,7 @@ fn contact(reader: &mut Reader<'_>, table: &DeTable<'_>, line: usize) -> Option<
     let text = reader.string("contact", value, EXPECTED)?;
     match parse_contact(text) {
         Ok(contact) => {
-            if contact.transport.is_none() {
+            if contact.transport.is_none() && named(&contact).is_none_or(is_settled) {
                 let text = format!("contact {text} names no transport: tcp is used");
                 let line = reader.line(value);
                 reader.warnings.add(Some(line), text);
@@ -205,9 +218,10 @@ fn outbound(reader: &mut Reader<'_>, table: &DeTable<'_>) -> Option<Target> {
         Ok(contact) if transport(&contact).is_unreliable() => {
             "has transport `udp`: nothing is recovered over it".to_owned()
         }
-        Ok(contact) => {
-            return Some(Target { transport: transport(&contact), address: contact.address });
-        }
+        Ok(contact) => match contact.address() {
+            Ok(address) => return Some(Target { transport: transport(&contact), address }),
+            Err(reason) => reason,
+        },
         Err(reason) => reason,
     };
     reader.error(Some(value), format!("outbound-proxy \"{}\" {reason}", shown(value)));
@@ -235,6 +249,19 @@ fn tls_name(
         reader.error(Some(value), text);
     }
     Some(text.to_owned())
+}
+
+/// The name in a contact, if it has one.
+fn named(contact: &Contact) -> Option<&HostName> {
+    match &contact.host {
+        Host::Name(name) => Some(name),
+        Host::Address(_) => None,
+    }
+}
+
+/// True when neither NAPTR nor SRV has a say in the transport.
+fn is_settled(name: &HostName) -> bool {
+    name.transport.is_some() || name.port.is_some() || name.secure
 }
 
 /// TCP where a contact names none: that is what a recovery is for.
@@ -270,13 +297,38 @@ fn backups(
                 let text = "has another transport than `contact`: a device has one";
                 reader.error(Some(entry), format!("{name} \"{}\" {text}", shown(entry)));
             }
-            Ok(contact) => backups.push(contact.address),
+            Ok(contact) => match contact.address() {
+                Ok(address) => backups.push(address),
+                Err(reason) => {
+                    reader.error(Some(entry), format!("{name} \"{}\" {reason}", shown(entry)));
+                }
+            },
             Err(reason) => {
-                reader.error(Some(entry), format!("{name} \"{}\" {reason}", shown(entry)))
+                reader.error(Some(entry), format!("{name} \"{}\" {reason}", shown(entry)));
             }
         }
     }
     backups
+}
+
+/// A device over UDP needs a socket to send from.
+pub(super) fn check_sockets(reader: &mut Reader<'_>, devices: &[Device], listen: &[Target]) {
+    for (index, device) in devices.iter().enumerate() {
+        // What DNS says is looked at when it is said.
+        let same_family = |target: &Target| {
+            device.address.is_none_or(|own| own.is_ipv4() == target.address.is_ipv4())
+        };
+        let reaches = |target: &Target| target.transport == device.transport && same_family(target);
+        if device.transport == Transport::Udp && !listen.iter().any(reaches) {
+            let line = reader.origins.devices.get(index).and_then(|origin| origin.contact);
+            let text = format!(
+                "contact \"{}\" has transport `udp`, and listen has no udp address of its family \
+                 to send from",
+                device.contact
+            );
+            reader.errors.add(line, text);
+        }
+    }
 }
 
 /// As much of a string as an error shows.

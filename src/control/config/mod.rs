@@ -11,6 +11,7 @@
 mod address;
 mod changes;
 mod device;
+mod dns;
 mod front;
 mod pair;
 mod problem;
@@ -25,9 +26,10 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-pub use address::{CONTACT_BYTES_MAX, Contact, parse_contact};
+pub use address::{CONTACT_BYTES_MAX, Contact, Host, parse_contact};
 pub use changes::Changes;
 pub use device::NUMBER_BYTES_MAX;
+pub use dns::{DNS_SERVERS_MAX, DnsConfig};
 pub use problem::{PROBLEMS_MAX, Problem, Problems};
 pub use spec::{DEVICE_TSERVER, NUMBERS, Number, SECTIONS, Section};
 pub use tls::TlsConfig;
@@ -60,6 +62,8 @@ pub struct Config {
     pub options: Options,
     /// What TLS needs.
     pub tls: TlsConfig,
+    /// How names of devices are looked up.
+    pub dns: DnsConfig,
     /// What is allowed and yet may not be what was meant.
     pub warnings: Problems,
     origins: Origins,

@@ -162,13 +162,19 @@ fn member(reader: &mut Reader<'_>, table: &DeTable<'_>, name: &'static str) -> O
         Ok(Contact { has_user: true, .. }) => {
             "has a user part: it is the address of a server".to_owned()
         }
-        Ok(Contact { transport, address, .. }) => {
-            let transport = transport.unwrap_or_default();
-            if !transport.is_unreliable() {
-                return Some(Target { transport, address });
+        Ok(contact) => {
+            let transport = contact.transport.unwrap_or_default();
+            match contact.address() {
+                Ok(address) if !transport.is_unreliable() => {
+                    return Some(Target { transport, address });
+                }
+                Ok(_) => {
+                    "has transport `udp`: what is lost there nobody is told, so nothing would be \
+                          recovered"
+                        .to_owned()
+                }
+                Err(reason) => reason,
             }
-            "has transport `udp`: what is lost there nobody is told, so nothing would be recovered"
-                .to_owned()
         }
         Err(reason) => reason,
     };

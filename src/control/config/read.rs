@@ -13,9 +13,9 @@ use super::problem::{Problem, Problems, Source};
 use super::spec::{self, Number, SECTIONS, Section};
 use super::{
     CORE_NUMBER_MAX, CORES_MAX, Config, Cores, EventsConfig, LISTEN_MAX, Origin, Origins,
-    ServerConfig, Setting, device, front, pair, tls,
+    ServerConfig, Setting, device, dns, front, pair, tls,
 };
-use crate::options::{Device, ForeignCallers, Limits, Options, SIP_INVITE_TIMEOUT_DEFAULT};
+use crate::options::{ForeignCallers, Limits, Options, SIP_INVITE_TIMEOUT_DEFAULT};
 use crate::target::{Target, Transport};
 
 /// A value and where it stands.
@@ -90,18 +90,19 @@ impl<'a> Reader<'a> {
     fn config(&mut self, root: &DeTable<'_>) -> Config {
         self.check_sections(root);
         let empty = DeTable::new();
-        let tables =
-            ["server", "limits", "TServer", "tls", "proxy", "metrics", "events"].map(|name| {
+        let tables = ["server", "limits", "TServer", "tls", "dns", "proxy", "metrics", "events"]
+            .map(|name| {
                 let table = self.section(root, name).unwrap_or(&empty);
                 if let Some(section) = SECTIONS.iter().find(|section| section.name == name) {
                     self.check_names(table, section);
                 }
                 table
             });
-        let [server_table, limits, tserver, tls, proxy, metrics, events] = tables;
+        let [server_table, limits, tserver, tls, dns, proxy, metrics, events] = tables;
         let (mut server, sent_by, foreign_callers) = self.server(server_table);
         let served = server.listen.iter().any(|target| target.transport == Transport::Tls);
         let tls = tls::read(self, tls, served);
+        let dns = dns::read(self, dns);
         let limits = self.limits(limits);
         let millis = self.number(tserver, &spec::RETRY_AFTER);
         let retry_after = Duration::from_millis(millis);
@@ -122,11 +123,12 @@ impl<'a> Reader<'a> {
         self.check_delay(retry_after, options.window(), line);
         pair::read(self, root, server_table, proxy, &mut options);
         let devices = device::read(self, root, options.window());
-        self.check_sockets(&devices, &server.listen);
+        device::check_sockets(self, &devices, &server.listen);
         Config {
             server,
             options: options.with_devices(devices),
             tls,
+            dns,
             warnings: Problems::default(),
             origins: std::mem::take(&mut self.origins),
         }
@@ -231,25 +233,6 @@ impl<'a> Reader<'a> {
         }
         self.set(section, name, format!("\"{text}\""), "", Some(value));
         Some(PathBuf::from(text))
-    }
-
-    /// A device over UDP needs a socket to send from.
-    fn check_sockets(&mut self, devices: &[Device], listen: &[Target]) {
-        for (index, device) in devices.iter().enumerate() {
-            let reaches = |target: &Target| {
-                target.transport == device.transport
-                    && target.address.is_ipv4() == device.address.is_ipv4()
-            };
-            if device.transport == Transport::Udp && !listen.iter().any(reaches) {
-                let line = self.origins.devices.get(index).and_then(|origin| origin.contact);
-                let text = format!(
-                    "contact \"{}\" has transport `udp`, and listen has no udp address of its family \
-                     to send from",
-                    device.contact
-                );
-                self.errors.add(line, text);
-            }
-        }
     }
 
     fn cores(&mut self, table: &DeTable<'_>) -> Cores {
@@ -583,6 +566,7 @@ impl<'a> Reader<'a> {
         let default = match name {
             "advertise" => ", the first address of listen",
             "sip-invite-timeout" => ", which means 32 s",
+            "servers" => ", those of /etc/resolv.conf",
             _ => "",
         };
         let origin =

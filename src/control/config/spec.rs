@@ -12,7 +12,7 @@ pub struct Section {
 }
 
 /// All sections. `device` and `pair` repeat.
-pub const SECTIONS: [Section; 9] = [
+pub const SECTIONS: [Section; 10] = [
     Section {
         name: "server",
         options: &[
@@ -79,6 +79,7 @@ pub const SECTIONS: [Section; 9] = [
             "client-authorities",
         ],
     },
+    Section { name: "dns", options: &["servers", "timeout"] },
     Section { name: "events", options: &["file", "socket", "queue-max"] },
 ];
 
@@ -195,8 +196,12 @@ pub(super) const TRANSPORT_ERROR_RESPONSE: Number = Number {
     default: 400,
 };
 
+/// How long a DNS server may take to answer.
+pub(super) const DNS_TIMEOUT: Number =
+    Number { section: "dns", name: "timeout", unit: "s", min: 1, max: 30, default: 2 };
+
 /// All options that are numbers.
-pub const NUMBERS: [&Number; 20] = [
+pub const NUMBERS: [&Number; 21] = [
     &DRAIN_TIMEOUT,
     &FLOWS_MAX,
     &CALLS_MAX,
@@ -217,6 +222,7 @@ pub const NUMBERS: [&Number; 20] = [
     &EVENTS_QUEUE_MAX,
     &OOS_CHECK,
     &OOS_FORCE,
+    &DNS_TIMEOUT,
 ];
 
 /// The candidate that somebody who wrote `name` most likely meant.

@@ -29,9 +29,7 @@ impl Config {
     /// # Errors
     /// The file that cannot be used, and why.
     pub fn tls_contexts(&self) -> Result<Option<Contexts>, TlsError> {
-        let served = self.server.listen.iter().any(|target| target.transport == Transport::Tls);
-        let reached = self.options.devices().any(|device| device.transport == Transport::Tls);
-        if !served && !reached {
+        if !self.speaks_tls() {
             return Ok(None);
         }
         let TlsConfig { identities, authorities, client_certificate, client_authorities } =
@@ -39,6 +37,13 @@ impl Config {
         let (authorities, client_authorities) =
             (authorities.as_deref(), client_authorities.as_deref());
         Contexts::load(identities, authorities, *client_certificate, client_authorities).map(Some)
+    }
+
+    /// True where something is served or reached over TLS. A name that says no transport is only if something
+    /// else is.
+    pub fn speaks_tls(&self) -> bool {
+        let served = self.server.listen.iter().any(|target| target.transport == Transport::Tls);
+        served || self.options.devices().any(|device| device.transport == Transport::Tls)
     }
 
     /// The files that [`tls_contexts`](Self::tls_contexts) reads, as far as they are configured.

@@ -11,6 +11,7 @@ use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::Registry;
 
 use super::super::events::Counts;
+use super::super::names::Lookups;
 use super::super::stats::rss_kib;
 use crate::cti::{Cause, Outcome};
 use crate::net::REASONS;
@@ -26,6 +27,7 @@ pub(super) struct Families {
     pub(super) commands: Vec<usize>,
     /// Loads of the configuration that were taken, and refused.
     pub(super) reloads: (u64, u64),
+    pub(super) lookups: Arc<Lookups>,
     pub(super) events: Option<Arc<Counts>>,
 }
 
@@ -77,7 +79,7 @@ impl Families {
         samples
     }
 
-    fn gauges(&self) -> [(&'static str, &'static str, Samples); 10] {
+    fn gauges(&self) -> [(&'static str, &'static str, Samples); 11] {
         [
             ("flows", "Open or opening connections", self.each(|s| s.endpoint.flows as u64)),
             ("calls", "Calls of two legs", self.each(|s| s.endpoint.calls as u64)),
@@ -118,6 +120,11 @@ impl Families {
                 self.event_count(|counts| &counts.subscribers),
             ),
             (
+                "dns_names_unknown",
+                "Names of devices that have no address yet",
+                vec![(Labels::new(), self.lookups.unknown.load(Ordering::Relaxed))],
+            ),
+            (
                 "resident_memory_bytes",
                 "Memory of the process",
                 vec![(Labels::new(), rss_kib() * 1024)],
@@ -135,6 +142,18 @@ impl Families {
             "config_reloads",
             "Loads of the configuration while the server runs",
             vec![(result("applied"), applied), (result("refused"), refused)],
+        ));
+        let read = |count: &AtomicU64| count.load(Ordering::Relaxed);
+        let Lookups { answered, failed, cut, unknown: _ } = &*self.lookups;
+        all.push((
+            "dns_lookups",
+            "Look-ups of the names of devices",
+            vec![(result("answered"), read(answered)), (result("failed"), read(failed))],
+        ));
+        all.push((
+            "dns_answers_cut",
+            "Look-ups of which something was left out",
+            vec![(Labels::new(), read(cut))],
         ));
         all
     }

@@ -20,6 +20,7 @@ use tokio::sync::Semaphore;
 use tokio::time::{sleep, timeout};
 
 use super::events::Counts;
+use super::names::Lookups;
 use super::reload::Reloads;
 use crate::shard::Handle;
 use families::Families;
@@ -39,6 +40,7 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 pub(super) struct Sources {
     pub(super) shards: Handle,
     pub(super) reloads: Arc<Reloads>,
+    pub(super) lookups: Arc<Lookups>,
     /// `None` when nobody is told of events.
     pub(super) events: Option<Arc<Counts>>,
 }
@@ -107,6 +109,7 @@ async fn answer(request: &Request<Incoming>, sources: &Sources) -> Response<Full
         snapshots,
         commands: sources.shards.queued().collect(),
         reloads: sources.reloads.counts(),
+        lookups: Arc::clone(&sources.lookups),
         events: sources.events.clone(),
     };
     match families.encode() {

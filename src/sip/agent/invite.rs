@@ -255,6 +255,7 @@ impl Agent {
             leg.dialog.refresh_target(response);
         } else {
             leg.dialog.on_response(response);
+            leg.settle();
             leg.confirmed = true;
             stack.counted.calls_established += 1;
         }

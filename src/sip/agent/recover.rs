@@ -226,8 +226,7 @@ impl Agent {
     fn goes_on_waiting(&mut self, stack: &mut Stack, id: LegId, target: Target) -> bool {
         let Some(call) = self.calls.get_mut(id.call) else { return false };
         let leg = call.leg_mut(id.side);
-        let target = leg.target_at(&stack.options, target);
-        let sent = target.is_some_and(|target| leg.retry_at(stack, id, target));
+        let sent = leg.is_target(&stack.options, target) && leg.retry_at(stack, id, target);
         leg.watched = !sent && leg.is_waiting();
         leg.watched
     }

@@ -91,12 +91,14 @@ fn find_route(options: &Options, flow: &Flow, invite: View<'_>) -> Result<Route,
     let uri = Uri::parse(invite.request_uri()).ok_or(416u16)?;
     let callee = options.route(&uri.number()).ok_or(404u16)?;
     let device = options.device(callee).ok_or(404u16)?;
-    if uri.is_secure() && [device.transport, device.target().transport] != [Transport::Tls; 2] {
+    // Its name has no answer yet: nobody can be reached.
+    let target = device.target().ok_or(503u16)?;
+    if uri.is_secure() && [device.transport, target.transport] != [Transport::Tls; 2] {
         // Every hop is to be TLS (RFC 5630 §4), and the one to the device is not.
         return Err(480);
     }
     let uri = request_uri(device, &uri);
-    Ok(Route { caller, callee, uri, target: device.target(), proxy: device.outbound })
+    Ok(Route { caller, callee, uri, target, proxy: device.outbound })
 }
 
 /// The Request-URI of an INVITE to a device that was asked for by `asked`; SIPS stays SIPS (RFC 5630 §5.1.2).
@@ -104,13 +106,16 @@ fn request_uri(device: &Device, asked: &Uri<'_>) -> Vec<u8> {
     let contact = device.contact.as_bytes();
     let secure = asked.is_secure() || is_secure(contact);
     let scheme: &[u8] = if secure { b"sips:" } else { b"sip:" };
+    let after = memchr::memchr(b':', contact).map_or(contact, |colon| &contact[colon + 1..]);
     if device.contact_has_user {
-        let after = memchr::memchr(b':', contact).map_or(contact, |colon| &contact[colon + 1..]);
         return [scheme, after].concat();
     }
-    let address = device.address.to_string();
     let user = asked.user.unwrap_or_default();
-    let mut uri = [scheme, user, b"@", address.as_bytes()].concat();
+    let Some(address) = device.address.filter(|_| device.name.is_none()) else {
+        // The name, as it is written.
+        return [scheme, user, b"@", after].concat();
+    };
+    let mut uri = [scheme, user, b"@", address.to_string().as_bytes()].concat();
     if !secure {
         uri.extend_from_slice(b";transport=");
         uri.extend_from_slice(device.transport.in_uri().as_bytes());
@@ -127,13 +132,13 @@ fn make_legs(
     tags: [Token; 2],
 ) -> Option<[Leg; 2]> {
     let call_id = format!("{:016x}{:016x}", stack.random(), stack.random());
-    let fallback = route.caller.and_then(|id| stack.options.device(id)).map(Device::target);
+    let fallback = route.caller.and_then(|id| stack.options.device(id)).and_then(Device::target);
     let a = Leg {
         dialog: Dialog::of_invite(invite, tags[0], peer.transport)?,
         confirmed: false,
         device: route.caller,
         flow: Some(flow),
-        target: 0,
+        target: None,
         watched: false,
         fallback: fallback.unwrap_or(peer),
         invite_cseq: None,
@@ -152,7 +157,7 @@ fn make_legs(
         confirmed: false,
         device: Some(route.callee),
         flow: None,
-        target: 0,
+        target: None,
         watched: false,
         fallback: route.target,
         invite_cseq: None,
@@ -163,5 +168,6 @@ fn make_legs(
     if let Some(proxy) = route.proxy {
         b.dialog.go_through(proxy);
     }
+    b.begin_with_reachable(stack);
     Some([a, b])
 }

@@ -12,7 +12,10 @@
 //! the port that their own connection comes from, where nobody listens.
 //!
 //! A peer's own flow and its address are one target: when the flow dies the address is where it was
-//! (`docs/ARCHITECTURE.md`, "Target sets").
+//! (`docs/ARCHITECTURE.md`, "Target sets"). Targets that could not be reached lately are tried last.
+//!
+//! The target in use is kept as what it is, not as its place in the set: the set may be another one after
+//! a look-up of the device's name, and a call stays where it is.
 //!
 //! Over UDP the target is where its Contact or Route says. A request that is too large for a datagram
 //! goes over TCP to the same address (RFC 3261 §18.1.1).
@@ -21,7 +24,7 @@ use std::rc::Rc;
 
 use super::Leg;
 use crate::key::FlowId;
-use crate::options::{DeviceKind, Options};
+use crate::options::{CONTACT_BACKUPS_MAX, DeviceKind, NAME_TARGETS_MAX, Options};
 use crate::sip::flow::Direction;
 use crate::sip::message::write;
 use crate::sip::recovery::Cause;
@@ -41,10 +44,6 @@ pub(in crate::sip) fn fitting(target: Target, request: Rc<[u8]>) -> (Target, Rc<
     let transport = Transport::Tcp;
     (Target { transport, ..target }, write::with_via_transport(&request, transport), true)
 }
-
-/// The place of a phone's `contact` while it stands for the only target. Those of backup contacts are
-/// below: `CONTACT_BACKUPS_MAX` is far below 16.
-const CONTACT: u8 = 15;
 
 /// How the next request of a leg goes out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -78,10 +77,15 @@ impl Way {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Tried(u16);
 
+/// Targets of a leg: what a name or a configuration gives, and where its dialog is.
+const TARGETS_MAX: usize = 16;
+
+const _: () = assert!(NAME_TARGETS_MAX <= TARGETS_MAX && CONTACT_BACKUPS_MAX < TARGETS_MAX);
+
 impl Leg {
     /// The way of the next request: the peer's own flow while it is up, else the one to the target.
     pub(super) fn choose(&self, stack: &Stack) -> Way {
-        let target = self.address(&stack.options, self.target).unwrap_or(self.fallback);
+        let target = self.in_use();
         if let Some(id) = self.flow
             && let Some(flow) = stack.flows.get(id)
             && (flow.direction == Direction::Inbound
@@ -98,10 +102,7 @@ impl Leg {
         if self.confirmed {
             return self.choose(stack);
         }
-        let target = match self.target {
-            0 => self.fallback,
-            index => self.address(&stack.options, index).unwrap_or(self.fallback),
-        };
+        let target = self.target.unwrap_or(self.fallback);
         Way { flow: None, transport: target.transport, target }
     }
 
@@ -113,72 +114,84 @@ impl Leg {
 
     /// True when the device can be reached at more than one address.
     pub(in crate::sip) fn has_more_targets(&self, options: &Options) -> bool {
-        let first = self.address(options, 0);
-        self.backups(options).any(|backup| Some(backup) != first)
+        let first = self.first();
+        self.backups(options).any(|backup| backup != first)
     }
 
-    /// The place of a target in the set, if it is one of the set.
-    pub(in crate::sip) fn target_at(&self, options: &Options, target: Target) -> Option<u8> {
-        (0..self.targets(options)).find(|&index| self.address(options, index) == Some(target))
+    /// True when `target` is one of the set.
+    pub(in crate::sip) fn is_target(&self, options: &Options, target: Target) -> bool {
+        self.targets(options).any(|other| other == target)
     }
 
-    /// The target in use has failed. The next one that has not failed in this round is in use now;
-    /// `None` when there is none, and the next round begins behind it.
-    pub(super) fn next_target(
-        &mut self,
-        options: &Options,
-        cause: Cause,
-        tried: &mut Tried,
-    ) -> Option<u8> {
-        let (count, failed) = (self.targets(options), self.address(options, self.target));
-        if count == 1 {
-            self.target = self.next_address(options, cause);
-            return None;
+    /// The next request goes to one of the set.
+    pub(super) fn use_target(&mut self, target: Target) {
+        self.target = (target != self.first()).then_some(target);
+    }
+
+    /// A new INVITE begins with the first target that is not set aside, if there is one.
+    pub(in crate::sip) fn begin_with_reachable(&mut self, stack: &Stack) {
+        let reachable = |target: &Target| !stack.aside.contains(*target, stack.now);
+        if let Some(target) = self.targets(&stack.options).find(reachable) {
+            self.use_target(target);
         }
-        for index in 0..count {
-            if index == self.target || self.address(options, index) == failed {
-                tried.0 |= 1 << index;
-            }
-        }
-        let round = (1..=count).map(|step| (self.target + step) % count);
-        let next = round.into_iter().find(|index| tried.0 & (1 << index) == 0);
-        self.target = next.unwrap_or((self.target + 1) % count);
-        next
     }
 
-    /// Which address of the only target is next.
-    fn next_address(&self, options: &Options, cause: Cause) -> u8 {
-        let at_contact = self.target == CONTACT;
+    /// The dialog is confirmed: requests go where it says (RFC 3261 §12.2.1.1), unless that is a name: then
+    /// to the target that took its INVITE.
+    pub(in crate::sip) fn settle(&mut self) {
+        self.target = self.target.filter(|_| self.dialog.next_hop().is_none());
+    }
+
+    /// The target in use has failed. The next one that has not failed in this round is in use now, those that
+    /// are set aside last; false when there is none, and the next round begins behind it.
+    pub(super) fn next_target(&mut self, stack: &Stack, cause: Cause, tried: &mut Tried) -> bool {
+        let set: Vec<Target> = self.targets(&stack.options).collect();
+        if set.len() == 1 {
+            self.target = self.next_address(&stack.options, cause);
+            return false;
+        }
+        let failed = self.in_use();
+        for (index, _) in set.iter().enumerate().filter(|(_, target)| **target == failed) {
+            tried.0 |= 1 << index;
+        }
+        let behind = set.iter().position(|target| *target == failed).map_or(0, |index| index + 1);
+        let round = (0..set.len()).map(|step| (behind + step) % set.len());
+        let mut untried = round.filter(|index| tried.0 & (1 << index) == 0);
+        let reachable = |index: &usize| !stack.aside.contains(set[*index], stack.now);
+        let next = untried.clone().find(reachable).or_else(|| untried.next());
+        self.use_target(set[next.unwrap_or(behind % set.len())]);
+        next.is_some()
+    }
+
+    /// Which address of the only target is next, when it is not the first.
+    fn next_address(&self, options: &Options, cause: Cause) -> Option<Target> {
+        let contact = self.contact_elsewhere(options);
         let turn = cause == Cause::Connect && self.confirmed;
-        if at_contact != turn && self.has_contact_elsewhere(options) { CONTACT } else { 0 }
+        let at_contact = contact.is_some() && self.target == contact;
+        contact.filter(|_| at_contact != turn)
     }
 
-    /// True when the device is a phone whose `contact` is not where the dialog goes, by the same
-    /// transport. Other devices may name another host on purpose.
-    fn has_contact_elsewhere(&self, options: &Options) -> bool {
-        let device = self.device.and_then(|id| options.device(id));
-        let is_phone = device.is_some_and(|device| {
-            device.kind == DeviceKind::Extension && device.outbound.is_none()
-        });
-        let (contact, dialog) = (self.address(options, CONTACT), self.address(options, 0));
-        is_phone
-            && contact != dialog
-            && contact.map(|target| target.transport) == dialog.map(|target| target.transport)
+    /// A phone's `contact` where the dialog goes elsewhere, by the same transport. Other devices may name
+    /// another host on purpose.
+    fn contact_elsewhere(&self, options: &Options) -> Option<Target> {
+        let device = options.device(self.device?)?;
+        let is_phone = device.kind == DeviceKind::Extension && device.outbound.is_none();
+        let contact = Target { transport: device.transport, address: device.address? };
+        let dialog = self.first();
+        (is_phone && contact != dialog && contact.transport == dialog.transport).then_some(contact)
     }
 
-    fn targets(&self, options: &Options) -> u8 {
-        1 + self.backups(options).count().min(usize::from(CONTACT) - 1) as u8
+    fn in_use(&self) -> Target {
+        self.target.unwrap_or_else(|| self.first())
     }
 
-    fn address(&self, options: &Options, index: u8) -> Option<Target> {
-        match index {
-            0 => Some(self.dialog.next_hop().unwrap_or(self.fallback)),
-            CONTACT => {
-                let device = options.device(self.device?)?;
-                Some(Target { transport: device.transport, address: device.address })
-            }
-            _ => self.backups(options).nth(usize::from(index) - 1),
-        }
+    fn first(&self) -> Target {
+        self.dialog.next_hop().unwrap_or(self.fallback)
+    }
+
+    /// The set, in order: at least the first, at most one for each bit of [`Tried`].
+    fn targets<'a>(&self, options: &'a Options) -> impl Iterator<Item = Target> + use<'a> {
+        std::iter::once(self.first()).chain(self.backups(options)).take(TARGETS_MAX)
     }
 
     fn backups<'a>(&self, options: &'a Options) -> impl Iterator<Item = Target> + use<'a> {

@@ -211,6 +211,12 @@ impl Stack {
     pub(in crate::sip) fn flow_failed(&mut self, flow: FlowId, error: FlowError) -> Vec<Told> {
         let Some(gone) = self.flows.remove(flow) else { return Vec::new() };
         let (lost, transport) = (Lost::of(gone.open, error), gone.transport);
+        // An ICMP error is to UDP what a refused connection is to TCP. Whoever else peers name in Contact does
+        // not fill the table.
+        let unreachable = lost == Lost::Unopened || transport.is_unreliable();
+        if unreachable && self.options.is_target(gone.target()) {
+            self.aside.add(gone.target(), self.now);
+        }
         let waiting = gone.into_waiting();
         waiting.into_iter().filter_map(|id| self.client_flow_failed(id, lost, transport)).collect()
     }

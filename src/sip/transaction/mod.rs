@@ -4,6 +4,7 @@
 //! the transactions, find the one a message belongs to, and do what the machines say; `repeat` drives
 //! timers A, E and G, which run over UDP only.
 
+mod aside;
 mod client;
 pub mod invite_client;
 pub mod invite_server;
@@ -21,6 +22,8 @@ use foldhash::fast::SeedableRandomState;
 use rand_chacha::ChaCha12Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
 
+pub(super) use aside::Aside;
+pub use aside::{SET_ASIDE, SET_ASIDE_MAX};
 use client::Client;
 pub(super) use client::write_cseq;
 use server::Server;
@@ -52,6 +55,8 @@ pub(super) struct Stack {
     pub(super) options: Arc<Options>,
     pub(super) wheel: Wheel<Timer>,
     pub(super) flows: Flows,
+    /// Targets of devices that could not be reached lately.
+    pub(super) aside: Aside,
     /// What is to be done after this turn.
     pub(super) out: Actions,
     pub(super) counted: Stats,
@@ -82,6 +87,7 @@ impl Stack {
             options,
             wheel: Wheel::new(Instant::ZERO),
             flows,
+            aside: Aside::default(),
             out: Actions::new(),
             counted: Stats::default(),
             counters: Counters::default(),
