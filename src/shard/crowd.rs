@@ -16,9 +16,11 @@ use std::time::Duration;
 use super::{Place, Protocol, Shard};
 use crate::key::{FlowId, ShardId};
 use crate::net::Host;
-use crate::sip::{CROWDED_PART, Input, NewFlow};
+use crate::sip::{Input, NewFlow};
 use crate::time::Instant;
 
+/// One in so many connections is closed at once, so that not each new one has to look for room.
+const PART: usize = 32;
 /// When there was too little to close, nothing more is looked for in this long: a look takes in every call.
 const PAUSE: Duration = Duration::from_millis(100);
 
@@ -50,9 +52,10 @@ impl<P: Protocol> Shard<P> {
             Place::Remote { .. } | Place::Datagrams { .. } => false,
         });
         let before = self.places.borrow().len;
-        self.turn(Input::Crowded { held: &held });
+        let count = (before / PART).max(1);
+        self.turn(Input::Crowded { held: &held, count });
         let closed = before.saturating_sub(self.places.borrow().len);
-        if closed < (before / CROWDED_PART).max(1) {
+        if closed < count {
             self.crowd.quiet_until.set(Some(now + PAUSE));
             if !held.is_empty() {
                 self.mesh.ask_for_room();
@@ -60,11 +63,12 @@ impl<P: Protocol> Shard<P> {
         }
     }
 
-    /// The table of `peer` is full: those of its flows that nothing here needs are let go.
+    /// The table of `peer` is full: all of its flows that nothing here needs are let go. Several shards may know
+    /// one flow, and it is free when the last has let it go.
     pub(super) fn let_go(self: &Rc<Self>, peer: ShardId) {
         let held = self
             .flows_where(|place| !matches!(place, Place::Remote { shard, .. } if *shard == peer));
-        self.turn(Input::Crowded { held: &held });
+        self.turn(Input::Crowded { held: &held, count: usize::MAX });
     }
 
     fn flows_where(&self, which: impl Fn(&Place) -> bool) -> Vec<FlowId> {

@@ -121,6 +121,8 @@ pub enum Input<'a> {
     Crowded {
         /// Flows that are needed although nothing here says so.
         held: &'a [FlowId],
+        /// How many are to be closed at most.
+        count: usize,
     },
     /// [`Endpoint::next_timeout`](super::Endpoint::next_timeout) has come.
     Timeout,

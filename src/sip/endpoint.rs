@@ -28,9 +28,6 @@ use crate::time::Instant;
 /// [`Endpoint::next_timeout`] lie in the past, so that sockets are served in between.
 pub const TIMERS_PER_TURN: usize = 256;
 
-/// One in so many connections is closed at once when the table is full, at least one.
-pub const CROWDED_PART: usize = 32;
-
 /// The protocol of one shard.
 pub struct Endpoint {
     stack: Stack,
@@ -92,7 +89,7 @@ impl Endpoint {
             Input::Alias { flow, target } => {
                 self.on_alias(flow, target);
             }
-            Input::Crowded { held } => self.on_crowded(held),
+            Input::Crowded { held, count } => self.on_crowded(held, count),
             Input::Timeout => self.on_timeout(now),
         }
         std::mem::swap(&mut self.stack.out, out);
@@ -262,16 +259,15 @@ impl Endpoint {
         }
     }
 
-    /// Closes a part of the idle connections, so that not each new one has to look for room.
-    fn on_crowded(&mut self, held: &[FlowId]) {
+    /// Closes idle connections, the least worth first.
+    fn on_crowded(&mut self, held: &[FlowId], count: usize) {
         let mut needed = Needed::default();
         held.iter().for_each(|&flow| needed.mark(flow));
         self.stack.mark_needed(&mut needed);
         if let User::Agent(agent) = &self.user {
             agent.mark_needed(&self.stack, &mut needed);
         }
-        let part = (self.stack.flows.len() / CROWDED_PART).max(1);
-        let idle = self.stack.flows.idle(part, &needed);
+        let idle = self.stack.flows.idle(count, &needed);
         self.stack.close_idle(&idle);
     }
 

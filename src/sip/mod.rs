@@ -19,5 +19,5 @@ pub mod transaction;
 pub mod wheel;
 
 pub use actions::{Action, Actions, CloseReason, FlowError, Input, NewFlow, Stats};
-pub use endpoint::{CROWDED_PART, Endpoint, TIMERS_PER_TURN};
+pub use endpoint::{Endpoint, TIMERS_PER_TURN};
 pub use token::Token;

@@ -233,7 +233,7 @@ fn ten_thousand_resets_are_a_few_lines() {
         let flows: Vec<_> = (0..200).map(|_| Ua::connect(world.server.address)).collect();
         flows.into_iter().for_each(Ua::reset);
     }
-    let line = world.server.wait_for("flows::");
+    let line = world.server.wait_for("flows:");
     assert!(line.contains(" reset="), "{line}");
     std::thread::sleep(Duration::from_millis(1200));
     let lines = world.server.lines();

@@ -124,7 +124,7 @@ impl Protocol for Servant {
                 self.alias = Some(flow);
                 self.say(Event::Alias(self.shard));
             }
-            Input::Crowded { held } => {
+            Input::Crowded { held, count: _ } => {
                 let idle = self.flows.keys().into_iter().find(|flow| !held.contains(flow));
                 if let Some(flow) = idle {
                     self.flows.remove(flow);
