@@ -14,11 +14,10 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::time::Duration;
 
-use futures_lite::{AsyncRead, future};
+use futures_lite::AsyncRead;
 use glommio::net::TcpStream;
-use glommio::timer::Timer;
 
-use super::{Host, NewFlow, tcp};
+use super::{Host, NewFlow, in_time, tcp};
 use crate::proxy_protocol::{Header, HeaderError, Parsed, parse};
 
 /// Why a header did not come, as the log tells it.
@@ -51,21 +50,19 @@ impl fmt::Display for Error {
 /// Takes a connection that must begin with a header. It has a place among the handshakes until that is read.
 pub(super) fn accept<H: Host>(host: &Rc<H>, stream: TcpStream, ends: NewFlow) -> io::Result<()> {
     let net = host.net();
-    let limits = net.limits.borrow();
-    if net.handshakes.get() >= limits.tls_handshakes_max {
+    if !net.begin_handshake() {
         return tcp::refuse(host, &stream, |stats| &mut stats.refused_handshake);
     }
-    net.handshakes.set(net.handshakes.get() + 1);
-    let patience = limits.tls_handshake_timeout;
+    let patience = net.limits.borrow().tls_handshake_timeout;
     glommio::spawn_local(introduce(Rc::clone(host), stream, ends, patience)).detach();
     Ok(())
 }
 
 /// Learns who the peer is, and goes on as if it had connected itself.
 async fn introduce<H: Host>(host: Rc<H>, mut stream: TcpStream, ends: NewFlow, patience: Duration) {
-    let read = read_in_time(&mut stream, patience).await;
+    let read = in_time(patience, Error::Timeout, read(&mut stream)).await;
     let net = host.net();
-    net.handshakes.set(net.handshakes.get() - 1);
+    net.end_handshake();
     let front = ends.peer;
     match read {
         Ok(header) => {
@@ -83,14 +80,6 @@ async fn introduce<H: Host>(host: Rc<H>, mut stream: TcpStream, ends: NewFlow, p
             let _ = stream.shutdown(Shutdown::Both).await;
         }
     }
-}
-
-async fn read_in_time(stream: &mut TcpStream, patience: Duration) -> Result<Header, Error> {
-    let late = async {
-        Timer::new(patience).await;
-        Err(Error::Timeout)
-    };
-    future::or(read(stream), late).await
 }
 
 async fn read(stream: &mut TcpStream) -> Result<Header, Error> {

@@ -32,11 +32,13 @@ pub(crate) mod udp;
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
+use std::future::Future;
 use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 use std::task::Poll;
 use std::time::Duration;
 
+use futures_lite::future;
 use glommio::timer::Timer;
 
 use crate::key::{FlowId, Key, Slab};
@@ -106,6 +108,19 @@ pub(crate) trait Host: Sized + 'static {
 pub(crate) fn next_round() -> Timer {
     // Long enough not to be over when it is first polled.
     Timer::new(Duration::from_micros(20))
+}
+
+/// What `task` comes to, or `late` when it takes longer than `patience`.
+async fn in_time<T, E>(
+    patience: Duration,
+    late: E,
+    task: impl Future<Output = Result<T, E>>,
+) -> Result<T, E> {
+    let timeout = async {
+        Timer::new(patience).await;
+        Err(late)
+    };
+    future::or(task, timeout).await
 }
 
 /// Names a flow task of a shard. Differs from [`FlowId`], which the endpoint gives anew while the
@@ -247,6 +262,19 @@ impl Net {
         self.flows.borrow().len()
     }
 
+    /// Takes a place among the handshakes of peers, until [`end_handshake`](Self::end_handshake). False when
+    /// `tls-handshakes-max` are under way.
+    fn begin_handshake(&self) -> bool {
+        let under_way = self.handshakes.get();
+        let room = under_way < self.limits.borrow().tls_handshakes_max;
+        self.handshakes.set(under_way + u32::from(room));
+        room
+    }
+
+    fn end_handshake(&self) {
+        self.handshakes.set(self.handshakes.get() - 1);
+    }
+
     /// True when one more connection may be served.
     fn has_room(&self) -> bool {
         self.flows() - self.leaving.get() < self.limits.borrow().flows_max as usize
@@ -257,7 +285,7 @@ impl Net {
         if flow.give_up() {
             self.leaving.set(self.leaving.get() + 1);
         }
-        self.tally.crowded(now);
+        self.tally.limited(now, |stats| &mut stats.crowded);
     }
 
     /// Ends every flow: what is queued is written first, for at most [`CLOSE_TIMEOUT`].

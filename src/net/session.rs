@@ -235,7 +235,7 @@ impl Session {
         let pause = rate.take(host.now(), frames, per_second);
         if !pause.is_zero() {
             self.pause = Some(Timer::new(pause));
-            host.net().tally.held_back(host.now());
+            host.net().tally.limited(host.now(), |stats| &mut stats.held_back);
             host.rearm();
         }
     }

@@ -139,21 +139,9 @@ impl Tally {
         );
     }
 
-    /// Counts a connection that is one too many, of whichever kind.
-    pub(crate) fn refused(&self, now: Instant, of: impl FnOnce(&mut NetStats) -> &mut u64) {
+    /// Counts one of what a limit did; a line of the log sums it up within [`SUMMARY`].
+    pub(crate) fn limited(&self, now: Instant, of: impl FnOnce(&mut NetStats) -> &mut u64) {
         self.count(|stats| *of(stats) += 1);
-        self.summarize_after(now);
-    }
-
-    /// Counts a flow that is not read for a while.
-    pub(crate) fn held_back(&self, now: Instant) {
-        self.count(|stats| stats.held_back += 1);
-        self.summarize_after(now);
-    }
-
-    /// Counts an idle connection that gave place to another.
-    pub(crate) fn crowded(&self, now: Instant) {
-        self.count(|stats| stats.crowded += 1);
         self.summarize_after(now);
     }
 

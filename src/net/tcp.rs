@@ -107,13 +107,11 @@ pub(super) fn enter<H: Host>(host: &Rc<H>, stream: TcpStream, ends: NewFlow) -> 
         Transport::Tcp | Transport::Udp => begin(host, guest, None),
         Transport::Tls => {
             let connection = net.tls.borrow().as_ref().and_then(Contexts::accept);
-            let limits = net.limits.borrow();
-            let full = net.handshakes.get() >= limits.tls_handshakes_max;
-            let Some(connection) = connection.filter(|_| !full) else {
+            let Some(connection) = connection.filter(|_| net.begin_handshake()) else {
                 return refuse(host, &guest.stream, |stats| &mut stats.refused_handshake);
             };
-            net.handshakes.set(net.handshakes.get() + 1);
-            let (host, patience) = (Rc::clone(host), limits.tls_handshake_timeout);
+            let patience = net.limits.borrow().tls_handshake_timeout;
+            let host = Rc::clone(host);
             glommio::spawn_local(greet(host, guest, connection, patience)).detach();
             Ok(())
         }
@@ -133,7 +131,7 @@ pub(super) fn refuse<H: Host>(
     stream: &TcpStream,
     counter: impl FnOnce(&mut NetStats) -> &mut u64,
 ) -> io::Result<()> {
-    host.net().tally.refused(host.now(), counter);
+    host.net().tally.limited(host.now(), counter);
     host.rearm();
     SockRef::from(stream).shutdown(std::net::Shutdown::Both)
 }
@@ -148,7 +146,7 @@ async fn greet<H: Host>(
     let peer = guest.ends.peer;
     let greeted = shake_hands(&mut guest.stream, connection, patience).await;
     let net = host.net();
-    net.handshakes.set(net.handshakes.get() - 1);
+    net.end_handshake();
     match greeted {
         Ok(tls) => {
             if let Err(error) = begin(&host, guest, Some(tls)) {

@@ -31,7 +31,7 @@ impl<P: Protocol> Shard<P> {
     /// A message that was read here or at another shard.
     pub(super) fn handle_datagram(self: &Rc<Self>, ends: NewFlow, bytes: &[u8]) {
         let Some(flow) = self.take(ends) else {
-            self.net.tally.refused(self.now(), |stats| &mut stats.refused);
+            self.net.tally.limited(self.now(), |stats| &mut stats.refused);
             return self.rearm();
         };
         self.places.borrow_mut().insert(flow, Place::Datagrams { peer: ends.peer });

@@ -6,12 +6,12 @@ use std::io;
 use std::pin::Pin;
 use std::time::Duration;
 
-use futures_lite::{AsyncRead, AsyncWrite, future};
+use futures_lite::{AsyncRead, AsyncWrite};
 use glommio::net::TcpStream;
-use glommio::timer::Timer;
 use rustls::{CertificateError, Connection, Error};
 
 use super::{Tls, is_handshake};
+use crate::net::in_time;
 
 /// Why a handshake failed, as the log tells it.
 #[derive(Debug)]
@@ -76,11 +76,7 @@ pub(in crate::net) async fn shake_hands(
     connection: Connection,
     patience: Duration,
 ) -> Result<Box<Tls>, HandshakeError> {
-    let late = async {
-        Timer::new(patience).await;
-        Err(HandshakeError::Timeout)
-    };
-    future::or(exchange(stream, connection), late).await
+    in_time(patience, HandshakeError::Timeout, exchange(stream, connection)).await
 }
 
 async fn exchange(
