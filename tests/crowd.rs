@@ -46,13 +46,7 @@ impl World {
         let mut caller = Ua::connect(server.address);
         caller.send(&request("INVITE", 1, 1, None));
         let mut callee = Ua::new(listener.accept().unwrap().0);
-        let invite = callee.receive();
-        callee.send(&invite.response("200 OK", &contact));
-        let ok = caller.receive_after("SIP/2.0 1");
-        assert!(ok.is("SIP/2.0 200"), "{ok:?}");
-        let call = Call::of(1, &ok);
-        caller.send(&call.request("ACK", 1));
-        assert!(callee.receive().is("ACK "));
+        let (call, _) = Call::accepted(1, &mut caller, &mut callee, &contact);
         Self { server, caller, callee, call, cseq: 1 }
     }
 
@@ -68,23 +62,6 @@ impl World {
 
     fn connect(&self, from: Ipv4Addr) -> TcpStream {
         connect(from, self.server.address)
-    }
-
-    fn stat(&self, name: &str) -> u64 {
-        self.server.signal("USR1");
-        let line = self.server.wait_for("stats total");
-        let prefix = format!("{name}=");
-        let value = line.split(' ').find_map(|word| word.strip_prefix(&prefix));
-        value.unwrap_or_else(|| panic!("no {name} in {line}")).parse().unwrap()
-    }
-
-    /// Waits until the statistics say so.
-    fn until(&self, name: &str, wanted: impl Fn(u64) -> bool) {
-        let deadline = Instant::now() + PATIENCE;
-        while !wanted(self.stat(name)) {
-            assert!(Instant::now() < deadline, "{name}");
-            thread::sleep(Duration::from_millis(20));
-        }
     }
 }
 
@@ -120,17 +97,17 @@ fn silent_connections_give_place_before_idle_ones_and_the_calls_never() {
     // Two of the call, one that spoke, three that never do.
     let mut silent: VecDeque<_> = (0..3).map(|_| world.connect(STRANGER)).collect();
     for call in 51..=55 {
-        world.until("sockets", |count| count == 6);
+        world.server.until("sockets", |count| count == 6);
         let newer = spoken(world.connect(STRANGER), call);
         ends(&mut silent.pop_front().unwrap());
         drop(newer);
-        world.until("sockets", |count| count == 5);
+        world.server.until("sockets", |count| count == 5);
         silent.push_back(world.connect(STRANGER));
     }
     talker.send(&request("OPTIONS", 50, 2, None));
     assert!(talker.receive().is("SIP/2.0 200"));
-    assert_eq!(world.stat("crowded"), 5);
-    assert_eq!(world.stat("no_room"), 0);
+    assert_eq!(world.server.stat("crowded"), 5);
+    assert_eq!(world.server.stat("no_room"), 0);
     world.call_is_up();
 }
 
@@ -140,8 +117,8 @@ fn where_all_connections_have_calls_a_further_one_is_closed_at_once() {
     for _ in 0..20 {
         ends(&mut world.connect(DEVICE));
     }
-    world.until("no_room", |count| count == 20);
-    assert_eq!(world.stat("crowded"), 0);
+    world.server.until("no_room", |count| count == 20);
+    assert_eq!(world.server.stat("crowded"), 0);
     world.call_is_up();
 }
 
@@ -159,7 +136,7 @@ fn a_forged_tag_of_another_shard_does_not_keep_a_connection_from_being_closed() 
         }
         strangers.push(peer);
     }
-    world.until("crowded", |count| count > 0);
+    world.server.until("crowded", |count| count > 0);
     // Nobody else is kept out for longer than it takes to ask the other shards.
     let began = Instant::now();
     let mut served = 0;
@@ -179,13 +156,13 @@ fn a_forged_tag_of_another_shard_does_not_keep_a_connection_from_being_closed() 
 fn one_source_has_so_many_connections_and_a_device_as_many_as_it_likes() {
     let mut world = World::new("[0]", "flows-per-source-max = 3");
     let held: Vec<_> = (0..3).map(|_| world.connect(STRANGER)).collect();
-    world.until("sockets", |count| count == 5);
+    world.server.until("sockets", |count| count == 5);
     ends(&mut world.connect(STRANGER));
-    assert_eq!(world.stat("refused_source"), 1);
+    assert_eq!(world.server.stat("refused_source"), 1);
     drop(spoken(world.connect(Ipv4Addr::new(127, 0, 0, 78)), 60));
     let devices: Vec<_> = (0..10).map(|n| spoken(world.connect(DEVICE), 70 + n)).collect();
     drop(held);
-    world.until("sockets", |count| count == 2 + devices.len() as u64);
+    world.server.until("sockets", |count| count == 2 + devices.len() as u64);
     drop(spoken(world.connect(STRANGER), 61));
     world.call_is_up();
 }
@@ -205,9 +182,9 @@ fn a_stranger_who_sends_too_much_waits_and_loses_nothing() {
         began.elapsed()
     };
     answered(DEVICE);
-    assert_eq!(world.stat("held_back"), 0);
+    assert_eq!(world.server.stat("held_back"), 0);
     let took = answered(STRANGER);
-    assert!(world.stat("held_back") > 0);
+    assert!(world.server.stat("held_back") > 0);
     assert!(took > Duration::from_millis(500), "{took:?}");
     world.call_is_up();
 }
@@ -278,7 +255,7 @@ fn measure_a_flood_of_silent_connections() {
     say("after the flood", &round_trips(&mut world, patience(5)));
     println!("{opened} of {FLOOD} connections in {:.1} s", took.as_secs_f64());
     for name in ["accepted", "crowded", "no_room", "refused_source", "calls", "calls_lost"] {
-        println!("{name} {}", world.stat(name));
+        println!("{name} {}", world.server.stat(name));
     }
-    assert_eq!((world.stat("calls"), world.stat("calls_lost")), (1, 0));
+    assert_eq!((world.server.stat("calls"), world.server.stat("calls_lost")), (1, 0));
 }

@@ -20,7 +20,7 @@ use std::time::Duration;
 
 use child::{Server, Setup, free_address};
 use tls::{Authority, Files, Identity, Validity};
-use ua::{Call, Message, Ua, request};
+use ua::{Call, Ua, request};
 
 /// A server of four shards, and the device 7002 behind a firewall: its address refuses connections.
 struct World {
@@ -66,17 +66,10 @@ impl World {
     }
 }
 
-fn established(world: &World, device: &mut Ua, number: u32) -> (Ua, Call, Message) {
+fn established(world: &World, device: &mut Ua, number: u32) -> (Ua, Call) {
     let mut caller = world.call(number);
-    let invite = device.receive();
-    assert!(invite.is("INVITE "), "{invite:?}");
-    device.send(&invite.response("200 OK", &world.contact));
-    let ok = caller.receive_after("SIP/2.0 1");
-    assert!(ok.is("SIP/2.0 200"), "{ok:?}");
-    let call = Call::of(number, &ok);
-    caller.send(&call.request("ACK", 1));
-    assert!(device.receive().is("ACK "));
-    (caller, call, invite)
+    let (call, _) = Call::accepted(number, &mut caller, device, &world.contact);
+    (caller, call)
 }
 
 #[test]
@@ -88,7 +81,7 @@ fn calls_go_down_the_flow_that_the_device_opened_whichever_shard_they_are_on() {
     for number in 1..=16 {
         held.push(established(&world, &mut device, number));
     }
-    for (caller, call, _) in &mut held {
+    for (caller, call) in &mut held {
         caller.send(&call.request("INFO", 2));
         let info = device.receive();
         assert!(info.is("INFO "), "{info:?}");
@@ -102,7 +95,7 @@ fn a_device_that_comes_back_on_a_new_flow_gets_the_next_attempt_of_every_call() 
     let world = World::new();
     let mut device = world.device_connects(";alias");
     let mut held: Vec<_> = (1..=8).map(|number| established(&world, &mut device, number)).collect();
-    for (caller, call, _) in &mut held {
+    for (caller, call) in &mut held {
         caller.send(&call.request("INVITE", 2));
         assert!(caller.receive().is("SIP/2.0 100"));
         assert!(device.receive().is("INVITE "));
@@ -114,7 +107,7 @@ fn a_device_that_comes_back_on_a_new_flow_gets_the_next_attempt_of_every_call() 
         assert!(again.is("INVITE "), "{again:?}");
         device.send(&again.response("200 OK", &world.contact));
     }
-    for (caller, call, _) in &mut held {
+    for (caller, call) in &mut held {
         assert!(caller.receive().is("SIP/2.0 200"));
         caller.send(&call.request("ACK", 2));
     }

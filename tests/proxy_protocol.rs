@@ -111,22 +111,6 @@ impl World {
         let bye = expect(callee, "BYE ");
         callee.send(&bye.response("200 OK", &contact));
     }
-
-    fn stat(&self, name: &str) -> u64 {
-        self.server.signal("USR1");
-        let line = self.server.wait_for("stats total");
-        let prefix = format!("{name}=");
-        let value = line.split(' ').find_map(|word| word.strip_prefix(&prefix));
-        value.unwrap_or_else(|| panic!("no {name} in {line}")).parse().unwrap()
-    }
-
-    fn until(&self, name: &str, wanted: u64) {
-        let deadline = Instant::now() + PATIENCE;
-        while self.stat(name) != wanted {
-            assert!(Instant::now() < deadline, "{name} is not {wanted} but {}", self.stat(name));
-            sleep(Duration::from_millis(20));
-        }
-    }
 }
 
 /// The next connection to this listener.
@@ -198,7 +182,7 @@ fn a_call_behind_a_header_is_the_call_of_its_source_however_the_bytes_come() {
         caller.stream.write_all(fast).unwrap();
         world.completes(number, &mut caller);
     }
-    assert_eq!(world.stat("proxy_headers_refused"), 0);
+    assert_eq!(world.server.stat("proxy_headers_refused"), 0);
 }
 
 #[test]
@@ -217,7 +201,7 @@ fn over_tls_the_header_comes_before_the_handshake() {
     assert!(tls::shake_hands(stream, b"", &world.client, NAME).is_err());
     let line = world.server.wait_for("no good PROXY header");
     assert!(line.contains("does not begin with one"), "{line}");
-    assert_eq!(world.stat("handshakes_failed"), 0);
+    assert_eq!(world.server.stat("handshakes_failed"), 0);
     let stream = world.from(FRONT, world.secure);
     let stream = tls::shake_hands(stream, &header(), &world.client, NAME).unwrap();
     let mut caller = Ua::over(Box::new(stream));
@@ -242,7 +226,7 @@ fn a_header_that_names_nobody_leaves_the_load_balancer_as_the_peer() {
         assert!(answer.is("SIP/2.0 403"), "{header:?}: {answer:?}");
         assert!(says(&answer, "received", FRONT), "{answer:?}");
     }
-    assert_eq!(world.stat("proxy_headers_refused"), 0);
+    assert_eq!(world.server.stat("proxy_headers_refused"), 0);
 }
 
 #[test]
@@ -279,8 +263,8 @@ fn who_is_no_load_balancer_is_served_as_he_is_and_not_believed() {
     assert!(tls::shake_hands(liar, &header(), &world.client, NAME).is_err());
     let line = world.server.wait_for("TLS handshake failed");
     assert!(line.contains(STRANGER), "{line}");
-    assert_eq!(world.stat("proxy_headers_refused"), 0);
-    assert_eq!(world.stat("calls"), 0);
+    assert_eq!(world.server.stat("proxy_headers_refused"), 0);
+    assert_eq!(world.server.stat("calls"), 0);
     // A phone that connects itself is a device as ever.
     let mut caller = Ua::new(world.from(PHONE, world.plain));
     caller.send(&request("INVITE", 3, 1, None));
@@ -324,20 +308,20 @@ fn what_is_no_good_header_ends_the_connection_without_a_word() {
         assert!(ua.is_closed(), "{name}");
         // Not when the patience with a header that does not come is over.
         assert!(began.elapsed() < PATIENCE / 2, "{name}: {:?}", began.elapsed());
-        world.until("proxy_headers_refused", place as u64 + 1);
+        world.server.until("proxy_headers_refused", |count| count == place as u64 + 1);
     }
     let mut cut = world.fronted(&header()[..27]);
     cut.stream.tcp().shutdown(Shutdown::Write).unwrap();
     assert!(cut.is_closed());
-    world.until("proxy_headers_refused", bad.len() as u64 + 1);
+    world.server.until("proxy_headers_refused", |count| count == bad.len() as u64 + 1);
     // Of these some are gone before they are accepted.
     for number in 0..50 {
         let ua = world.fronted(&header()[..1 + number % 27]);
         sleep(Duration::from_millis(number as u64 % 5));
         ua.reset();
     }
-    assert!(world.stat("proxy_headers_refused") > bad.len() as u64 + 1);
-    world.until("flows", 0);
+    assert!(world.server.stat("proxy_headers_refused") > bad.len() as u64 + 1);
+    world.server.until("flows", |count| count == 0);
     let mut caller = world.fronted(&[&header()[..], invite.as_bytes()].concat());
     world.completes(1, &mut caller);
 }
@@ -374,7 +358,7 @@ fn headers_that_do_not_come_are_waited_for_a_while_and_hold_few_places() {
     let mut third = world.fronted(&header());
     assert!(third.is_closed());
     assert!(began.elapsed() < Duration::from_millis(900), "{:?}", began.elapsed());
-    world.until("refused_handshake", 1);
+    world.server.until("refused_handshake", |count| count == 1);
     // A peer that connects itself needs no place.
     let mut direct = Ua::new(world.from(STRANGER, world.plain));
     direct.send(&of_phone("OPTIONS", 1).replace("sip:7002@", "sip:"));
@@ -383,7 +367,7 @@ fn headers_that_do_not_come_are_waited_for_a_while_and_hold_few_places() {
         assert!(ua.is_closed());
     }
     assert!(began.elapsed() >= Duration::from_secs(1));
-    world.until("proxy_headers_refused", 2);
+    world.server.until("proxy_headers_refused", |count| count == 2);
     // Nor does it help to send byte by byte.
     let mut slow = world.fronted(b"");
     let began = Instant::now();
@@ -394,7 +378,7 @@ fn headers_that_do_not_come_are_waited_for_a_while_and_hold_few_places() {
         }
     }
     assert!(slow.is_closed() && began.elapsed() < PATIENCE);
-    world.until("proxy_headers_refused", 3);
+    world.server.until("proxy_headers_refused", |count| count == 3);
     let invite = of_phone("INVITE", 1);
     let mut caller = world.fronted(&[&header()[..], invite.as_bytes()].concat());
     world.completes(1, &mut caller);
@@ -409,7 +393,7 @@ fn the_connections_of_a_source_are_counted_and_not_those_of_the_load_balancer() 
     let mut held: Vec<_> = hosts.map(|host| world.fronted(&ping(host))).into();
     assert!(held.iter_mut().all(is_served));
     assert!(!is_served(&mut world.fronted(&ping("127.0.1.1"))));
-    world.until("refused_source", 1);
+    world.server.until("refused_source", |count| count == 1);
     assert!(is_served(&mut world.fronted(&ping("127.0.1.3"))));
 }
 
@@ -422,9 +406,9 @@ fn an_answer_whose_flow_is_gone_goes_to_the_source_in_the_header() {
     let caller = world.fronted(&[&header()[..], invite.as_bytes()].concat());
     let mut callee = accept(&world.listener);
     let invite = expect(&mut callee, "INVITE ");
-    world.until("flows", 2);
+    world.server.until("flows", |count| count == 2);
     caller.reset();
-    world.until("flows", 1);
+    world.server.until("flows", |count| count == 1);
     let contact = format!("sip:7002@{}", world.listener.local_addr().unwrap());
     callee.send(&invite.response("200 OK", &contact));
     let mut again = accept(&phone);

@@ -18,7 +18,7 @@ use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use child::{Server, Setup, free_address};
+use child::{Server, Setup, field, free_address};
 use ua::{Message, PATIENCE, Ua, request};
 
 /// The longest that a bystander may wait for its re-INVITE, on a machine that is busy with tests.
@@ -139,26 +139,8 @@ impl World {
         Call::new(self.server.address, &self.rude, "7004", self.calls, record)
     }
 
-    fn stats(&self) -> String {
-        self.server.signal("USR1");
-        self.server.wait_for("stats total")
-    }
-
     fn descriptors(&self) -> usize {
         fs::read_dir(format!("/proc/{}/fd", self.server.pid())).unwrap().count()
-    }
-
-    /// Waits until the statistics say so.
-    fn until(&self, name: &str, wanted: impl Fn(u64) -> bool) {
-        let deadline = Instant::now() + PATIENCE;
-        loop {
-            let line = self.stats();
-            if wanted(field(&line, name)) {
-                return;
-            }
-            assert!(Instant::now() < deadline, "{line}");
-            thread::sleep(Duration::from_millis(50));
-        }
     }
 }
 
@@ -186,13 +168,6 @@ fn with_header(request: &str, lines: &str) -> String {
 
 fn options() -> String {
     request("OPTIONS", 77, 1, None)
-}
-
-/// Fields of a statistics line, by name.
-fn field(line: &str, name: &str) -> u64 {
-    let prefix = format!("{name}=");
-    let value = line.split(' ').find_map(|word| word.strip_prefix(&prefix));
-    value.unwrap_or_else(|| panic!("no {name} in {line}")).parse().unwrap()
 }
 
 /// All that comes until it ends or falls silent; true when it ended.
@@ -302,7 +277,7 @@ fn bad_input_is_answered_400_or_ends_its_own_flow_only() {
             assert_eq!((status, ended), expected, "{name}, {cores} cores: {text}");
             world.bystander.is_up(name);
         }
-        assert!(field(&world.stats(), "messages_bad") >= 20);
+        assert!(field(&world.server.stats(), "messages_bad") >= 20);
     }
 }
 
@@ -334,7 +309,7 @@ fn forged_tags_and_branches_find_nothing() {
         rude.send(&answer.replace(&via, &format!("SIP/2.0/TCP h;branch=z9hG4bK{tag}")));
     }
     world.bystander.is_up("forged tags");
-    assert_eq!(field(&world.stats(), "calls"), 1);
+    assert_eq!(field(&world.server.stats(), "calls"), 1);
 }
 
 #[test]
@@ -412,8 +387,8 @@ fn flow_whose_peer_does_not_read_is_closed_and_nobody_notices() {
             }
             world.bystander.is_up("floods");
         });
-        world.until("failed_outbox_full", |count| count == 4);
-        world.until("outbox_bytes", |bytes| bytes == 0);
+        world.server.until("failed_outbox_full", |count| count == 4);
+        world.server.until("outbox_bytes", |bytes| bytes == 0);
         world.bystander.is_up("floods");
     }
 }
@@ -422,7 +397,7 @@ fn flow_whose_peer_does_not_read_is_closed_and_nobody_notices() {
 fn silent_and_slow_flows_are_closed_in_time_and_leave_nothing() {
     let limits = "[limits]\nfirst-message-timeout = 1\nmessage-timeout = 1\n";
     let mut world = World::with("[0, 0]", limits);
-    let flows = field(&world.stats(), "sockets");
+    let flows = field(&world.server.stats(), "sockets");
     let descriptors = world.descriptors();
     let silent: Vec<_> = (0..500).map(|_| world.connect()).collect();
     for stream in &silent[..100] {
@@ -437,7 +412,7 @@ fn silent_and_slow_flows_are_closed_in_time_and_leave_nothing() {
         thread::sleep(Duration::from_millis(20));
         assert!(began.elapsed() < PATIENCE, "a byte at a time may take for ever");
     }
-    world.until("sockets", |sockets| sockets == flows);
+    world.server.until("sockets", |sockets| sockets == flows);
     world.bystander.is_up("silence");
     drop(silent);
     assert!(world.descriptors() <= descriptors + 2, "{} descriptors", world.descriptors());
@@ -457,7 +432,7 @@ fn connections_that_come_and_go_leave_nothing() {
         }
     }
     world.bystander.is_up("a storm of connections");
-    world.until("sockets", |sockets| sockets <= 2);
+    world.server.until("sockets", |sockets| sockets <= 2);
     assert!(world.descriptors() <= descriptors + 2, "{} descriptors", world.descriptors());
 }
 
@@ -488,7 +463,7 @@ fn callee_that_refuses_several_retries_is_found_when_it_is_back() {
     world.rude = TcpListener::bind("127.0.0.1:0").unwrap();
     let old = std::mem::replace(&mut call.callee, Ua::connect(world.server.address));
     old.reset();
-    world.until("failed_refused", |count| count >= 3);
+    world.server.until("failed_refused", |count| count >= 3);
     world.rude = TcpListener::bind(address).unwrap();
     call.callee = Ua::new(world.rude.accept().unwrap().0);
     let again = call.callee.receive();
@@ -603,7 +578,7 @@ fn reinvite_that_grows_beyond_the_limits_is_refused_and_the_call_goes_on() {
 #[test]
 fn refused_invites_with_large_bodies_take_little_memory() {
     let mut world = World::new("[0]");
-    let before = field(&world.stats(), "rss_kib");
+    let before = field(&world.server.stats(), "rss_kib");
     let invite = with_body(&to("9999", &request("INVITE", 1, 1, None)), &"x".repeat(48_000));
     let mut stream = world.connect();
     let mut answers = stream.try_clone().unwrap();
@@ -615,9 +590,9 @@ fn refused_invites_with_large_bodies_take_little_memory() {
         let branch = format!("branch=z9hG4bKbody{n};x=");
         stream.write_all(invite.replace("branch=", &branch).as_bytes()).unwrap();
     }
-    world.until("servers", |servers| servers == 0 || servers >= 2000);
+    world.server.until("servers", |servers| servers == 0 || servers >= 2000);
     world.bystander.is_up("refused INVITEs");
-    let grown = field(&world.stats(), "rss_kib").saturating_sub(before);
+    let grown = field(&world.server.stats(), "rss_kib").saturating_sub(before);
     stream.shutdown(Shutdown::Both).unwrap();
     reader.join().unwrap();
     assert!(grown < 20_000, "{grown} KiB");

@@ -25,6 +25,14 @@ pub(crate) fn free_address() -> SocketAddr {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
 }
 
+/// One of the fields of a statistics line, by its name.
+#[allow(dead_code)] // Not for tests/torture_wire.
+pub(crate) fn field(line: &str, name: &str) -> u64 {
+    let prefix = format!("{name}=");
+    let value = line.split(' ').find_map(|word| word.strip_prefix(&prefix));
+    value.unwrap_or_else(|| panic!("no {name} in {line}")).parse().unwrap()
+}
+
 /// What the server is started with.
 pub(crate) struct Setup<'a> {
     /// Value of `cores`.
@@ -115,6 +123,33 @@ impl Server {
                 Ok(_) => {}
                 Err(error) => panic!("no {part:?} in the log: {error}"),
             }
+        }
+    }
+
+    /// The line of its statistics.
+    #[allow(dead_code)] // Not for tests/torture_wire.
+    pub(crate) fn stats(&self) -> String {
+        self.signal("USR1");
+        self.wait_for("stats total")
+    }
+
+    /// One of them.
+    #[allow(dead_code)] // The same.
+    pub(crate) fn stat(&self, name: &str) -> u64 {
+        field(&self.stats(), name)
+    }
+
+    /// Waits until one of them is as it should be.
+    #[allow(dead_code)] // The same.
+    pub(crate) fn until(&self, name: &str, wanted: impl Fn(u64) -> bool) {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let line = self.stats();
+            if wanted(field(&line, name)) {
+                return;
+            }
+            assert!(Instant::now() < deadline, "{name} in {line}");
+            thread::sleep(Duration::from_millis(20));
         }
     }
 

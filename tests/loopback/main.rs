@@ -12,7 +12,7 @@ mod udp;
 use std::net::{TcpListener, TcpStream};
 use std::time::{Duration, Instant};
 
-use child::{Server, Setup};
+use child::{Server, Setup, field};
 use ua::{Call, PATIENCE, Ua, request};
 
 /// A server, a caller, and where the callee is called.
@@ -47,15 +47,7 @@ impl World {
         }
         let contact = self.contact();
         let callee = callee.as_mut().unwrap();
-        let invite = callee.receive();
-        assert!(invite.is("INVITE "), "{invite:?}");
-        callee.send(&invite.response("200 OK", &contact));
-        let ok = self.caller.receive_after("SIP/2.0 100");
-        assert!(ok.is("SIP/2.0 200"), "{ok:?}");
-        let call = Call::of(number, &ok);
-        self.caller.send(&call.request("ACK", 1));
-        assert!(callee.receive().is("ACK "));
-        call
+        Call::accepted(number, &mut self.caller, callee, &contact).0
     }
 
     fn end(&mut self, call: &Call, cseq: u32, callee: &mut Ua) {
@@ -66,13 +58,6 @@ impl World {
         let ok = self.caller.receive();
         assert!(ok.is("SIP/2.0 200") && ok.header("CSeq").ends_with("BYE"), "{ok:?}");
     }
-}
-
-/// Fields of a statistics line, by name.
-fn field(line: &str, name: &str) -> u64 {
-    let prefix = format!("{name}=");
-    let value = line.split(' ').find_map(|word| word.strip_prefix(&prefix));
-    value.unwrap_or_else(|| panic!("no {name} in {line}")).parse().unwrap()
 }
 
 #[test]
@@ -104,8 +89,7 @@ fn call_is_reached_over_a_connection_of_any_shard() {
         assert!(world.caller.receive().is("SIP/2.0 200"));
     }
     world.end(&call, 12, &mut callee);
-    world.server.signal("USR1");
-    let total = world.server.wait_for("stats total");
+    let total = world.server.stats();
     assert!(field(&total, "forwarded") > 0, "{total}");
     assert_eq!(field(&total, "forward_drops"), 0, "{total}");
 }
@@ -146,8 +130,7 @@ fn sixteen_requests_in_one_segment_are_answered_with_one_write() {
         assert!(ok.is("SIP/2.0 200"), "{ok:?}");
         assert_eq!(ok.header("CSeq"), format!("{cseq} OPTIONS"));
     }
-    world.server.signal("USR1");
-    let total = world.server.wait_for("stats total");
+    let total = world.server.stats();
     assert_eq!(field(&total, "messages"), 16, "{total}");
     assert_eq!(field(&total, "reads"), field(&total, "writes"), "{total}");
     assert!(field(&total, "reads") <= 2 && field(&total, "rss_kib") > 0, "{total}");
@@ -162,8 +145,7 @@ fn sigterm_waits_for_calls_and_ends_when_there_are_none() {
     world.server.signal("TERM");
     world.server.wait_for("draining");
     // A shard obeys in order: when it has said what it holds it drains.
-    world.server.signal("USR1");
-    world.server.wait_for("stats total");
+    world.server.stats();
     world.caller.send(&request("INVITE", 2, 1, None));
     let refused = world.caller.receive_after("SIP/2.0 100");
     assert!(refused.is("SIP/2.0 503"), "{refused:?}");

@@ -158,6 +158,26 @@ impl Call {
         Self { number, target: ok.target().to_owned(), to: ok.header("To").to_owned() }
     }
 
+    /// The call that the caller's INVITE has begun: the callee, which hears of it next, accepts it at `contact`.
+    /// With it that INVITE as the callee got it.
+    #[allow(dead_code)] // Not for tests/rude.rs and tests/silence.rs.
+    pub(crate) fn accepted(
+        number: u32,
+        caller: &mut Ua,
+        callee: &mut Ua,
+        contact: &str,
+    ) -> (Self, Message) {
+        let invite = callee.receive();
+        assert!(invite.is("INVITE "), "{invite:?}");
+        callee.send(&invite.response("200 OK", contact));
+        let ok = caller.receive_after("SIP/2.0 100");
+        assert!(ok.is("SIP/2.0 200"), "{ok:?}");
+        let call = Self::of(number, &ok);
+        caller.send(&call.request("ACK", 1));
+        assert!(callee.receive().is("ACK "));
+        (call, invite)
+    }
+
     pub(crate) fn request(&self, method: &str, cseq: u32) -> String {
         request(method, self.number, cseq, Some((&self.target, &self.to)))
     }

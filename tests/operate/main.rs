@@ -112,15 +112,8 @@ impl World {
     fn call(&mut self, number: u32, listener: &TcpListener, callee: &mut Option<Ua>) -> Call {
         self.caller.send(&request("INVITE", number, 1, None));
         let callee = callee.get_or_insert_with(|| Ua::new(listener.accept().unwrap().0));
-        let invite = callee.receive();
-        assert!(invite.is("INVITE "), "{invite:?}");
-        callee.send(&invite.response("200 OK", &self.contact()));
-        let ok = self.caller.receive_after("SIP/2.0 100");
-        assert!(ok.is("SIP/2.0 200"), "{ok:?}");
-        let call = Call::of(number, &ok);
-        self.caller.send(&call.request("ACK", 1));
-        assert!(callee.receive().is("ACK "));
-        call
+        let contact = self.contact();
+        Call::accepted(number, &mut self.caller, callee, &contact).0
     }
 
     /// Answers the re-INVITE with CSeq 2 that a call was waiting for, over the connection that the

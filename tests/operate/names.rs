@@ -83,15 +83,8 @@ impl World {
     fn call_at(&mut self, dn: &str, number: u32, callee: &Callee) -> (Call, Ua, String) {
         self.caller.send(&invite(dn, number));
         let mut ua = callee.accept();
-        let invite = ua.receive();
-        assert!(invite.is("INVITE "), "{invite:?}");
+        let (call, invite) = Call::accepted(number, &mut self.caller, &mut ua, &callee.contact());
         let uri = invite.0.split(' ').nth(1).unwrap().to_owned();
-        ua.send(&invite.response("200 OK", &callee.contact()));
-        let ok = self.caller.receive_after("SIP/2.0 100");
-        assert!(ok.is("SIP/2.0 200"), "{ok:?}");
-        let call = Call::of(number, &ok);
-        self.caller.send(&call.request("ACK", 1));
-        assert!(ua.receive().is("ACK "));
         (call, ua, uri)
     }
 }

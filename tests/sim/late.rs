@@ -159,15 +159,21 @@ fn a_2xx_that_crosses_the_cancel_of_a_repeated_attempt_is_passed_on() {
     s.call_is_up();
 }
 
-#[test]
-fn a_reinvite_with_a_delayed_offer_is_recovered() {
+/// A re-INVITE without offer was lost, and its second attempt is with B.
+fn delayed_offer_sent_again() -> (Script, Msg) {
     let mut s = Script::established().option(DELAY, 500);
     s.at(0).a_sends(reinvite().without_offer());
     s.a_receives("100");
     s.b_receives("INVITE");
     s.at(10).reset(B);
     s.at(510);
-    s.b_receives("INVITE");
+    let newer = s.b_receives("INVITE");
+    (s, newer)
+}
+
+#[test]
+fn a_reinvite_with_a_delayed_offer_is_recovered() {
+    let (mut s, _) = delayed_offer_sent_again();
     s.b_answers(200);
     s.a_receives("200");
     // 2xx of the first attempt comes late, while the ACK of the second waits for its body
@@ -180,13 +186,7 @@ fn a_reinvite_with_a_delayed_offer_is_recovered() {
 
 #[test]
 fn a_late_408_while_the_ack_of_a_newer_attempt_waits_changes_nothing() {
-    let mut s = Script::established().option(DELAY, 500);
-    s.at(0).a_sends(reinvite().without_offer());
-    s.a_receives("100");
-    s.b_receives("INVITE");
-    s.at(10).reset(B);
-    s.at(510);
-    s.b_receives("INVITE");
+    let (mut s, _) = delayed_offer_sent_again();
     s.b_answers(200);
     s.a_receives("200");
     s.b_answers_earlier(1, 408);
@@ -353,13 +353,7 @@ fn is_quiet(ack: &Msg) -> bool {
 
 #[test]
 fn a_late_2xx_to_an_older_delayed_offer_gets_an_answer_that_stops_all_media() {
-    let mut s = Script::established().option(DELAY, 500);
-    s.at(0).a_sends(reinvite().without_offer());
-    s.a_receives("100");
-    s.b_receives("INVITE");
-    s.at(10).reset(B);
-    s.at(510);
-    let newer = s.b_receives("INVITE");
+    let (mut s, newer) = delayed_offer_sent_again();
     // RFC 3261 §13.2.2.4: an ACK has the answer to the offer of its 2xx.
     s.at(520).b_answers_earlier(1, 200);
     let ack = s.b_receives("ACK");

@@ -620,6 +620,13 @@ impl Script {
     pub(crate) fn call_is_up(&mut self) {
         assert_eq!(self.stats().calls, 1);
         assert_eq!(self.stats().waiting, 0);
+        self.a_reinvites();
+        self.nothing_happens();
+    }
+
+    /// A re-INVITE of A is answered and acknowledged.
+    #[track_caller]
+    pub(crate) fn a_reinvites(&mut self) {
         self.a_sends(reinvite());
         self.a_receives("100");
         self.b_receives("INVITE");
@@ -627,7 +634,6 @@ impl Script {
         self.b_receives("ACK");
         self.a_receives("200");
         self.a_acknowledges();
-        self.nothing_happens();
     }
 
     /// The call is over, and 64·T1 later the server holds nothing any more.

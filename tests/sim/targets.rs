@@ -471,7 +471,6 @@ fn a_trunk_whose_contact_nobody_listens_at_is_not_sought_elsewhere() {
 }
 
 impl Script {
-    /// B connects to the server and says that it takes requests on that connection.
     /// B opens a connection, answers a re-INVITE with a Contact that nobody listens at, and at 110 ms
     /// loses the connection under the next re-INVITE.
     fn loses_b_whose_contact_is_nobodys(&mut self) {
@@ -482,19 +481,14 @@ impl Script {
         self.world.oracle.addresses.insert(address, B);
         self.world.listeners.insert(address, (B, Listener::Refusing));
         self.world.peers[B].contact = NOBODY.to_owned();
-        self.a_sends(reinvite());
-        self.a_receives("100");
-        self.b_receives("INVITE");
-        self.b_answers(200);
-        self.b_receives("ACK");
-        self.a_receives("200");
-        self.a_acknowledges();
+        self.a_reinvites();
         self.at(100).a_sends(reinvite());
         self.a_receives("100");
         self.b_receives("INVITE");
         self.at(110).reset(B);
     }
 
+    /// B connects to the server and says that it takes requests on that connection.
     fn b_connects_with_alias(&mut self) {
         self.sends_options(B, 5060, ";alias");
     }
