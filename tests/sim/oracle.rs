@@ -95,8 +95,8 @@ struct Leg {
     operations: Vec<Operation>,
     /// 2xx sent to an INVITE of the peer and not acknowledged, by CSeq, since when.
     unacked: BTreeMap<u32, u64>,
-    /// The last INVITE of the peer without a final response.
-    served: Option<u32>,
+    /// INVITEs of the peer without a final response, by CSeq: a peer that lost its flow may send a second one.
+    served: BTreeSet<u32>,
 }
 
 impl Leg {
@@ -440,13 +440,15 @@ impl Oracle {
             {
                 let peer = truth.calls[call].caller;
                 let leg = self.add_leg(msg, call, Side::Caller, peer);
-                self.legs[leg].served = Some(msg.cseq().0);
+                self.legs[leg].served.insert(msg.cseq().0);
             }
             return;
         };
         let cseq = msg.cseq().0;
         match msg.method() {
-            "INVITE" if !msg.tag_of_to().is_empty() => self.legs[leg].served = Some(cseq),
+            "INVITE" if !msg.tag_of_to().is_empty() => {
+                self.legs[leg].served.insert(cseq);
+            }
             "ACK" => {
                 self.legs[leg].unacked.remove(&cseq);
             }
@@ -457,7 +459,7 @@ impl Oracle {
                     self.stop(other);
                 }
             }
-            "CANCEL" if self.legs[leg].served == Some(cseq) => {
+            "CANCEL" if self.legs[leg].served.contains(&cseq) => {
                 if let Some(other) = self.other(leg, truth)
                     && let Some(operation) = self.legs[other].operations.last_mut()
                 {
@@ -490,7 +492,7 @@ impl Oracle {
             failed: false,
             operations: Vec::new(),
             unacked: BTreeMap::new(),
-            served: None,
+            served: BTreeSet::new(),
         });
         let leg = self.legs.len() - 1;
         self.by_call_id.insert(msg.text("Call-ID").to_owned(), leg);

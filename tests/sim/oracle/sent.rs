@@ -28,8 +28,8 @@ impl Oracle {
         if msg.is_response() {
             let Some(leg) = known.filter(|_| msg.method() == "INVITE") else { return };
             let leg = &mut self.legs[leg];
-            if msg.status() >= 200 && leg.served == Some(msg.cseq().0) {
-                leg.served = None;
+            if msg.status() >= 200 {
+                leg.served.remove(&msg.cseq().0);
             }
             if (200..300).contains(&msg.status()) {
                 leg.confirmed = true;
