@@ -13,6 +13,7 @@
 //!
 //! What must happen by a time is an [`Owed`]; what must happen in the same turn is checked after it.
 
+mod promise;
 mod sent;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -26,9 +27,6 @@ use crate::truth::{Ended, Side, Truth};
 
 /// How late the server may be: one tick of its wheel, and one for what a turn may leave over.
 const TICKS: u64 = 2 * MS;
-/// What an attempt may need to get through a healed network, connecting included.
-const ATTEMPT_MAX: u64 = 6 * SEC;
-
 /// Addresses of a peer that has a second one.
 const TARGETS: u32 = 2;
 
@@ -66,6 +64,8 @@ struct Operation {
     cancelled: bool,
     /// Targets that failed since the last wait.
     failed_targets: u32,
+    /// The end of the last pause that the peer asked for, at the latest.
+    paused: u64,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -332,20 +332,6 @@ impl Oracle {
         operation.phase = Phase::Waiting { due, exact: true };
         self.owe(due + TICKS, Owed::Retry { leg, due });
         self.owe(deadline + TICKS, Owed::GiveUp { leg, operation: index });
-    }
-
-    /// No call is given up although the path to its peer healed in time.
-    fn check_promise(&self, truth: &mut Truth, now: u64, leg: usize) {
-        let peer = self.legs[leg].peer;
-        let healed = self.disturbed.get(&peer).copied().unwrap_or(0);
-        let attempts = if self.rules[peer].backup { u64::from(TARGETS) } else { 1 };
-        let needed = self.rules[peer].delay + attempts * ATTEMPT_MAX + self.patience;
-        if healed + needed < now {
-            let call = self.legs[leg].call;
-            truth.failures.push(format!(
-                "the promise is broken: call {call} is given up at {now}, its path healed at {healed}"
-            ));
-        }
     }
 
     fn expect_release(&mut self, truth: &mut Truth, now: u64, leg: usize, why: &str) {
@@ -617,11 +603,13 @@ impl Oracle {
                 self.fail(truth, now, leg, None, true);
             }
             500 if retry_after.is_some() && !first => {
+                self.pause(now, leg, retry_after);
                 self.fail(truth, now, leg, retry_after, false);
             }
             491 if !first && !operation.cancelled => {
                 operation.phase = Phase::Waiting { due: now, exact: false };
                 operation.failed_targets = 0;
+                self.pause(now, leg, None);
             }
             _ => operation.phase = Phase::Over,
         }

@@ -142,6 +142,7 @@ impl Oracle {
                 window_max: 0,
                 cancelled: false,
                 failed_targets: 0,
+                paused: 0,
             }),
         }
         if let Some(deadline) = self.deadline(leg)
