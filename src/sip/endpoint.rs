@@ -290,7 +290,10 @@ impl Endpoint {
                     let told = self.stack.on_cancelled(id);
                     self.tell(told.as_slice());
                 }
-                Timer::C(id) => self.stack.on_timer_c(id),
+                Timer::C(id) => {
+                    self.stack.on_timer_c(id);
+                    self.user.on_timer(&mut self.stack, timer);
+                }
                 Timer::A(id) => self.stack.on_timer_a(id),
                 Timer::E(id) => self.stack.on_timer_e(id),
                 Timer::G(id) => self.stack.on_timer_g(id),

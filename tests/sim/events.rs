@@ -370,6 +370,22 @@ fn a_hold_that_is_lost_is_sent_again_and_held_is_told_then() {
 }
 
 #[test]
+fn a_hold_that_rings_and_is_never_answered_is_told_as_an_error_and_the_call_stays() {
+    let mut s = Script::established().option(DELAY, 500);
+    s.told(Side::A);
+    s.at(0).asks(Side::B, What::Hold, 5);
+    s.b_receives("INVITE");
+    s.b_answers(180);
+    s.at(181_000).b_receives("CANCEL");
+    s.until(212_999).nothing_happens();
+    s.at(213_000);
+    let error = Content::Error { code: ErrorCode::OutOfService, reference: Some(5) };
+    assert_eq!(s.told(Side::B), [error]);
+    s.call_is_up();
+    s.a_reinvites();
+}
+
+#[test]
 fn a_hold_whose_recovery_is_given_up_is_told_with_its_reference() {
     let mut s = Script::established().option(DELAY, 0);
     s.told(Side::A);

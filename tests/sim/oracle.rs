@@ -112,9 +112,23 @@ impl Leg {
 /// What the server owes by some time.
 #[derive(Clone, Copy, Debug)]
 enum Owed {
-    Retry { leg: usize, due: u64 },
-    GiveUp { leg: usize, operation: usize },
-    Release { leg: usize },
+    Retry {
+        leg: usize,
+        due: u64,
+    },
+    GiveUp {
+        leg: usize,
+        operation: usize,
+    },
+    Release {
+        leg: usize,
+    },
+    /// An INVITE that was cancelled and got no final response is over (RFC 3261 §9.1).
+    Cancelled {
+        leg: usize,
+        operation: usize,
+        attempt: usize,
+    },
 }
 
 /// What the oracle must know of a device.
@@ -381,6 +395,13 @@ impl Oracle {
                     let ended = self.legs[leg].ended || truth.calls[call].ended.is_some();
                     if !over && !proceeding && !ended && truth.calls[call].may_release.is_none() {
                         truth.failures.push(format!("call {call}: not given up at its deadline"));
+                    }
+                }
+                Owed::Cancelled { leg, operation, attempt } => {
+                    let operation = &mut self.legs[leg].operations[operation];
+                    if operation.current == attempt && operation.phase == Phase::Attempting {
+                        truth.cover("cancelled without a final response");
+                        operation.phase = Phase::Over;
                     }
                 }
                 Owed::Release { leg } => {

@@ -43,6 +43,9 @@ pub(crate) enum Cue {
     Probe { call: usize, stage: u8, tries: u8, waiting: Option<(usize, usize)> },
 }
 
+/// An INVITE that rings is cancelled after so long (RFC 3261 §16.6 step 11).
+const TIMER_C: u64 = 181 * SEC;
+
 /// Runs a world's story to its end; the failures are in its book.
 pub(crate) fn play(world: &mut World) {
     let mut rng = world.rng.fork("story");
@@ -79,6 +82,14 @@ pub(crate) fn conclude(world: &mut World, rng: &mut Rng) {
     if !world.run_until(until) {
         return;
     }
+    if world.oracle.awaits_timer_c() {
+        world.truth.cover("final response lost: timer C");
+        let until = world.now() + TIMER_C + 64 * T1;
+        if !world.run_until(until) {
+            return;
+        }
+    }
+    world.director.proof_until = world.now() + 55 * SEC;
     world.log.line(world.schedule.now, format_args!("== liveness"));
     for call in 0..world.truth.calls.len() {
         check_ends(world, call);
@@ -437,11 +448,7 @@ fn on_probe(world: &mut World, call: usize, stage: u8, tries: u8, waiting: Optio
             waiting = Some((peer, client));
         }
     }
-    let late = world
-        .truth
-        .healed_at
-        .is_some_and(|at| world.now() > at + world.oracle.window + 64 * T1 + 75 * SEC);
-    if late {
+    if world.now() > world.director.proof_until {
         return world.fail(format!("call {call}: the proof that it is up hangs at stage {stage}"));
     }
     let cue = Cue::Probe { call, stage, tries, waiting };

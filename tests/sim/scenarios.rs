@@ -484,6 +484,55 @@ fn a_reinvite_that_rings_for_three_minutes_is_cancelled_and_the_call_stays() {
 }
 
 #[test]
+fn a_reinvite_whose_refusal_was_lost_ends_three_minutes_later_and_the_call_stays() {
+    let mut s = Script::established().option(DELAY, 500).option(WINDOW, 5);
+    s.at(0).a_sends(reinvite());
+    s.a_receives("100");
+    s.b_receives("INVITE");
+    s.reset(B);
+    // Over a connection of its own; its final response is lost with another one.
+    s.at(100).b_answers(180);
+    s.a_receives("180");
+    s.until(181_000).nothing_happens();
+    s.at(181_100).b_receives("CANCEL");
+    s.until(213_000).nothing_happens();
+    s.at(213_100).a_receives("487");
+    s.a_acknowledges();
+    s.call_is_up();
+    s.a_reinvites();
+}
+
+#[test]
+fn a_reinvite_that_rings_and_is_never_answered_not_even_when_it_is_cancelled_keeps_the_call() {
+    let mut s = Script::established().option(DELAY, 500);
+    s.at(0).a_sends(reinvite());
+    s.a_receives("100");
+    s.b_receives("INVITE");
+    s.b_answers(180);
+    s.a_receives("180");
+    s.at(181_000).b_receives("CANCEL");
+    s.at(213_000).a_receives("487");
+    s.a_acknowledges();
+    s.call_is_up();
+}
+
+#[test]
+fn a_reinvite_that_was_cancelled_after_three_minutes_and_whose_flow_dies_keeps_the_call() {
+    let mut s = Script::established().option(DELAY, 500).option(WINDOW, 5);
+    s.at(0).a_sends(reinvite());
+    s.a_receives("100");
+    s.b_receives("INVITE");
+    s.reset(B);
+    s.at(100).b_answers(180);
+    s.a_receives("180");
+    s.at(181_100).b_receives("CANCEL");
+    s.at(182_000).reset(B);
+    s.a_receives("487");
+    s.a_acknowledges();
+    s.call_is_up();
+}
+
+#[test]
 fn a_cancelled_attempt_outlives_the_deadline_and_the_call_stays() {
     let mut s = Script::established().option(DELAY, 2000).option(WINDOW, 5);
     s.at(0).a_sends(reinvite());

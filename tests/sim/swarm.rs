@@ -43,6 +43,8 @@ pub(crate) struct Director {
     /// What a stranger overheard.
     pub(crate) heard: Vec<Vec<u8>>,
     pub(crate) faults: bool,
+    /// The proof that calls are up is over by then.
+    pub(crate) proof_until: u64,
 }
 
 /// Where the server listens.
@@ -243,6 +245,7 @@ fn draw_director(rng: &mut Rng, mass: bool) -> Director {
         vandal_gap: *rng.pick(&[0, 0, 0, 300 * MS]),
         heard: Vec::new(),
         faults,
+        proof_until: 0,
     }
 }
 

@@ -150,9 +150,10 @@ impl Agent {
         }
     }
 
-    /// A timer of a leg, or of a drain.
+    /// A timer of a leg, of an INVITE that was cancelled for its age, or of a drain.
     pub(super) fn on_timer(&mut self, stack: &mut Stack, timer: Timer) {
         match timer {
+            Timer::C(client) => self.on_invite_unanswered(stack, client),
             Timer::Retry(leg) => self.on_retry(stack, leg),
             Timer::Answer(leg) => self.on_answer_timer(stack, leg),
             Timer::Session(call) => self.release_expired(stack, call),

@@ -12,7 +12,7 @@ use crate::key::{ClientId, FlowId, LegId, Side};
 use crate::sip::message::View;
 use crate::sip::recovery::{Cause, Late, cause_of, decide_late};
 use crate::sip::session::{Failed, Purpose};
-use crate::sip::transaction::Stack;
+use crate::sip::transaction::{Owner, Stack};
 use crate::target::Target;
 
 impl Agent {
@@ -143,8 +143,7 @@ impl Agent {
             return;
         }
         if outgoing.cancelled {
-            events::end_outgoing(stack, call, id, Ended::Cancelled);
-            return self.fail_incoming(stack, id.other(), 487);
+            return self.end_invite(stack, id, 487, Ended::Cancelled);
         }
         self.recover(stack, id, cause);
     }
@@ -160,14 +159,33 @@ impl Agent {
         if outgoing.state != Sent::Attempting(client) {
             return;
         }
-        let (purpose, request) = (outgoing.purpose, Rc::clone(&outgoing.request));
         let (status, ended) =
             if outgoing.cancelled { (487, Ended::Cancelled) } else { (503, Ended::GivenUp) };
+        self.end_invite(stack, id, status, ended);
+    }
+
+    /// An INVITE of ours is over without an answer, and the call stays: who asked for it is told so.
+    fn end_invite(&mut self, stack: &mut Stack, id: LegId, status: u16, ended: Ended) {
+        let Some(call) = self.calls.get_mut(id.call) else { return };
+        let Some(outgoing) = &call.leg(id.side).outgoing else { return };
+        let (purpose, request) = (outgoing.purpose, Rc::clone(&outgoing.request));
         events::end_outgoing(stack, call, id, ended);
         if purpose == Purpose::Relay {
             self.fail_incoming(stack, id.other(), status);
         } else {
             self.on_control_refused(stack, id, purpose, &request);
+        }
+    }
+
+    /// Timer C: the INVITE was cancelled. Its peer was heard and its path works, so that a re-INVITE ends
+    /// as if its caller had cancelled it, also when no final response follows: that was lost, or never comes.
+    pub(super) fn on_invite_unanswered(&mut self, stack: &Stack, client: ClientId) {
+        let Some(Owner::Leg(id)) = stack.client(client).map(|client| client.owner) else { return };
+        let Some(call) = self.calls.get_mut(id.call) else { return };
+        if let Some(outgoing) = &mut call.leg_mut(id.side).outgoing
+            && outgoing.state == Sent::Attempting(client)
+        {
+            outgoing.cancelled = true;
         }
     }
 
@@ -188,8 +206,7 @@ impl Agent {
             return;
         }
         if cancelled {
-            events::end_outgoing(stack, call, id, Ended::Cancelled);
-            return self.fail_incoming(stack, id.other(), 487);
+            return self.end_invite(stack, id, 487, Ended::Cancelled);
         }
         if recovering {
             return self.give_up(stack, id);

@@ -1,6 +1,6 @@
 //! The promise: no call is given up although the path to its peer was in order again in time.
 
-use super::{Oracle, PAUSE_MAX, TARGETS};
+use super::{Operation, Oracle, PAUSE_MAX, Phase, State, TARGETS};
 use crate::peer::SEC;
 use crate::truth::Truth;
 
@@ -33,5 +33,21 @@ impl Oracle {
         if let Some(operation) = self.legs[leg].operations.last_mut() {
             operation.paused = now + pause.unwrap_or(PAUSE_MAX);
         }
+    }
+
+    /// A peer has answered a re-INVITE provisionally and not yet finally. What it said last may be lost: a final
+    /// response other than 2xx is not sent again over TCP (RFC 3261 §17.2.1), and only timer C ends its INVITE.
+    pub(crate) fn awaits_timer_c(&self) -> bool {
+        self.legs
+            .iter()
+            .filter(|leg| !leg.ended)
+            .any(|leg| leg.operations.last().is_some_and(Operation::proceeds))
+    }
+}
+
+impl Operation {
+    /// The attempt that is out was answered provisionally.
+    pub(super) fn proceeds(&self) -> bool {
+        self.phase == Phase::Attempting && self.attempts[self.current].state == State::Proceeding
     }
 }

@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use holdfast::key::FlowId;
 use holdfast::sip::Stats;
 
-use super::{Attempt, Operation, Oracle, PAUSE_MAX, Phase, State, TICKS};
+use super::{Attempt, Operation, Oracle, Owed, PAUSE_MAX, Phase, State, TICKS};
 use crate::message::Msg;
 use crate::peer::T1;
 use crate::truth::{Side, Truth};
@@ -59,7 +59,13 @@ impl Oracle {
                 self.acks.remove(&(leg, cseq));
                 return;
             }
-            "CANCEL" => return,
+            "CANCEL" => {
+                if let Some(&(leg, operation, attempt)) = self.branches.get(&msg.branch()) {
+                    let over = now + 64 * T1 - 1;
+                    self.owe(over, Owed::Cancelled { leg, operation, attempt });
+                }
+                return;
+            }
             _ => {}
         }
         if !self.sent.insert((msg.branch(), msg.method().to_owned())) && msg.method() != "INVITE" {
@@ -206,7 +212,8 @@ impl Oracle {
                 truth.calls[call].may_release = Some("given up".to_owned());
                 return self.expect_release(truth, now, leg, "given up");
             }
-            let open = operation.is_some_and(|op| op.phase != Phase::Over);
+            // One that its peer has answered provisionally has no deadline any more.
+            let open = operation.is_some_and(|op| op.phase != Phase::Over && !op.proceeds());
             if at_deadline && open {
                 truth.cover("released: at the deadline");
                 truth.calls[call].may_release = Some("given up".to_owned());
