@@ -56,7 +56,7 @@ pub struct Device {
     /// it is not known.
     pub address: Option<SocketAddr>,
     /// Names that stand where addresses may.
-    pub names: Names,
+    pub names: Box<Names>,
     /// What `contact` and its backups are reached over.
     pub transport: Transport,
     /// Further addresses of the same device, in the order in which they are tried.
@@ -300,7 +300,7 @@ impl Device {
 
     /// The names that must be looked up to reach it: its own, unless a proxy does that.
     pub fn looked_up(&self) -> impl Iterator<Item = &HostName> {
-        let Names { contact, outbound, backups } = &self.names;
+        let Names { contact, outbound, backups } = &*self.names;
         let own = contact.as_deref().filter(|_| !self.has_proxy());
         let backups = backups.iter().filter_map(|backup| match backup {
             Backup::Name(name) => Some(name),
@@ -510,7 +510,7 @@ mod tests {
             kind: DeviceKind::Softswitch,
             contact: String::new(),
             address: Some(SocketAddr::from(([127, 0, 0, 1], port))),
-            names: Names::default(),
+            names: Box::default(),
             transport: Transport::Tcp,
             backups: Vec::new(),
             outbound: None,
@@ -565,7 +565,7 @@ mod tests {
             HostName { host: "pbx.example".into(), port: None, transport: None, secure: false };
         let one = Device {
             address: None,
-            names: Names { contact: Some(Box::new(name.clone())), ..Names::default() },
+            names: Box::new(Names { contact: Some(Box::new(name.clone())), ..Names::default() }),
             ..device(Some("1"), None, 1)
         };
         let two = device(Some("2"), None, 2);

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use holdfast::key::{FlowId, ShardId};
-use holdfast::options::{Device, DeviceKind, Names, Options};
+use holdfast::options::{Device, DeviceKind, Options};
 use holdfast::sip::{Action, Actions, Endpoint, FlowError, Input, NewFlow};
 use holdfast::target::Transport;
 use holdfast::time::Instant;
@@ -25,7 +25,7 @@ fn device(dn: &str, address: &str) -> Device {
         kind: DeviceKind::Extension,
         contact: format!("sip:{dn}@{address};transport=tcp"),
         address: Some(address.parse().unwrap()),
-        names: Names::default(),
+        names: Box::default(),
         transport: Transport::Tcp,
         backups: Vec::new(),
         outbound: None,

@@ -5,7 +5,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
-use holdfast::options::{Device, DeviceKind, Names, Options};
+use holdfast::options::{Device, DeviceKind, Options};
 use holdfast::target::Transport;
 
 use crate::log::Keep;
@@ -94,7 +94,7 @@ pub(crate) fn device(peer: &Peer, dn: &str, retry_after: Option<Duration>) -> De
         kind: DeviceKind::Extension,
         contact: format!("sip:{};transport={}", peer.addr, peer.transport.in_uri()),
         address: Some(peer.addr),
-        names: Names::default(),
+        names: Box::default(),
         transport: peer.transport,
         backups: Vec::new(),
         outbound: None,

@@ -96,11 +96,11 @@ pub(super) fn read(reader: &mut Reader<'_>, root: &DeTable<'_>, window: Duration
             kind,
             contact,
             address: address.address(),
-            names: Names {
+            names: Box::new(Names {
                 contact: name.map(Box::new),
                 outbound: proxy_name.map(Box::new),
                 backups: if backups.iter().any(is_name) { backups.clone() } else { Vec::new() },
-            },
+            }),
             transport: transport(&address),
             backups: backups.iter().filter_map(address_of).collect(),
             outbound,

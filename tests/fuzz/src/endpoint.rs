@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use holdfast::cti;
 use holdfast::key::{CallId, FlowId, ShardId, Side};
-use holdfast::options::{Device, DeviceKind, ForeignCallers, Names, Options, Pair, Role};
+use holdfast::options::{Device, DeviceKind, ForeignCallers, Options, Pair, Role};
 use holdfast::sip::message::{Frame, FrameError, Framer, PING};
 use holdfast::sip::{Action, Actions, Endpoint, FlowError, Input, NewFlow, Stats};
 use holdfast::target::{Target, Transport};
@@ -152,7 +152,7 @@ fn device(number: &str, kind: DeviceKind, contact: &str) -> Device {
         contact: contact.to_owned(),
         transport: Transport::Tcp,
         address: Some(address.parse().expect("an address")),
-        names: Names::default(),
+        names: Box::default(),
         backups: Vec::new(),
         outbound: None,
         tls_name: None,
