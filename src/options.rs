@@ -55,13 +55,14 @@ pub struct Device {
     /// The address in `contact`; where `contact` has a name, the first that the name has, and `None` while
     /// it is not known.
     pub address: Option<SocketAddr>,
-    /// The name in `contact`, when it is no address.
-    pub name: Option<Box<HostName>>,
+    /// Names that stand where addresses may.
+    pub names: Box<Names>,
     /// What `contact` and its backups are reached over.
     pub transport: Transport,
     /// Further addresses of the same device, in the order in which they are tried.
     pub backups: Vec<SocketAddr>,
-    /// The proxy that its calls go through; `contact` is then what the proxy sends them to.
+    /// The proxy that its calls go through; `contact` is then what the proxy sends them to. `None`, too, while
+    /// its name is not known.
     pub outbound: Option<Target>,
     /// The name that its certificate must be for, over TLS; `None`: its address.
     pub tls_name: Option<String>,
@@ -70,6 +71,26 @@ pub struct Device {
     /// `retry-after-reliable-transport-error` of this device; `None` when absent, which differs
     /// from zero: zero switches recovery off for this device.
     pub retry_after: Option<Duration>,
+}
+
+/// The names of a device, which DNS is asked for.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Names {
+    /// In `contact`.
+    pub contact: Option<Box<HostName>>,
+    /// In `outbound-proxy`.
+    pub outbound: Option<Box<HostName>>,
+    /// All of `contact-backup` as it is written; empty where no name is among them.
+    pub backups: Vec<Backup>,
+}
+
+/// A further contact of a device, as it is written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Backup {
+    /// An address.
+    Address(SocketAddr),
+    /// A name.
+    Name(HostName),
 }
 
 /// A name that stands for targets: what DNS is asked (RFC 3263 §4).
@@ -83,6 +104,16 @@ pub struct HostName {
     pub transport: Option<Transport>,
     /// True in a SIPS URI: nothing but TLS.
     pub secure: bool,
+}
+
+impl HostName {
+    /// A URI with this name and nothing that needs to be known besides.
+    pub fn uri(&self) -> String {
+        let scheme = if self.secure { "sips" } else { "sip" };
+        let port = self.port.map(|port| format!(":{port}")).unwrap_or_default();
+        let transport = self.transport.map(|it| format!(";transport={}", it.in_uri()));
+        format!("{scheme}:{}{port}{}", self.host, transport.unwrap_or_default())
+    }
 }
 
 /// Where a name leads: at least one address, at most [`NAME_TARGETS_MAX`], in the order in which they are tried.
@@ -256,15 +287,51 @@ impl Identity {
 }
 
 impl Device {
-    /// Where its requests go; `None` while its name has no answer.
+    /// Where its requests go; `None` while the name of that has no answer.
     pub fn target(&self) -> Option<Target> {
         let own = self.address.map(|address| Target { transport: self.transport, address });
-        self.outbound.or(own)
+        self.outbound.or(own.filter(|_| !self.has_proxy()))
     }
 
-    /// The name that must be looked up to reach it: its own, unless a proxy does that.
-    pub fn looked_up(&self) -> Option<&HostName> {
-        self.name.as_deref().filter(|_| self.outbound.is_none())
+    /// True when its calls go through a proxy, whether or not the proxy's name is known.
+    fn has_proxy(&self) -> bool {
+        self.outbound.is_some() || self.names.outbound.is_some()
+    }
+
+    /// The names that must be looked up to reach it: its own, unless a proxy does that.
+    pub fn looked_up(&self) -> impl Iterator<Item = &HostName> {
+        let Names { contact, outbound, backups } = &*self.names;
+        let own = contact.as_deref().filter(|_| !self.has_proxy());
+        let backups = backups.iter().filter_map(|backup| match backup {
+            Backup::Name(name) => Some(name),
+            Backup::Address(_) => None,
+        });
+        own.into_iter().chain(outbound.as_deref()).chain(backups)
+    }
+
+    /// Puts the addresses of its names where `find` says that they lead. A proxy gets the first: Route names it,
+    /// so what is for one must not go to another.
+    fn locate<'a>(&mut self, find: impl Fn(&HostName) -> Option<&'a Located>) {
+        if let Some(located) = self.names.outbound.as_deref().and_then(&find) {
+            let transport = located.transport;
+            let first = located.addresses.first();
+            self.outbound = first.map(|&address| Target { transport, address });
+        }
+        let own = self.names.contact.as_deref().filter(|_| !self.has_proxy());
+        if let Some(located) = own.and_then(&find)
+            && let Some((first, rest)) = located.addresses.split_first()
+        {
+            self.transport = located.transport;
+            self.address = Some(*first);
+            self.backups = rest.to_vec();
+        }
+        if !self.names.backups.is_empty() {
+            let addresses = self.names.backups.iter().flat_map(|backup| match backup {
+                Backup::Address(address) => std::slice::from_ref(address),
+                Backup::Name(name) => find(name).map_or(&[][..], |located| &located.addresses),
+            });
+            self.backups = addresses.copied().take(NAME_TARGETS_MAX).collect();
+        }
     }
 
     /// Every address that it is at, its proxy's last.
@@ -312,12 +379,8 @@ impl Options {
     pub fn located<'a>(&self, find: impl Fn(&HostName) -> Option<&'a Located>) -> Self {
         let mut options = self.clone();
         for place in &mut options.places {
-            let Place::Here(device) = place else { continue };
-            let Some(located) = device.looked_up().and_then(&find) else { continue };
-            if let Some((first, rest)) = located.addresses.split_first() {
-                device.transport = located.transport;
-                device.address = Some(*first);
-                device.backups = rest.to_vec();
+            if let Place::Here(device) = place {
+                device.locate(&find);
             }
         }
         let places = std::mem::take(&mut options.places);
@@ -447,7 +510,7 @@ mod tests {
             kind: DeviceKind::Softswitch,
             contact: String::new(),
             address: Some(SocketAddr::from(([127, 0, 0, 1], port))),
-            name: None,
+            names: Box::default(),
             transport: Transport::Tcp,
             backups: Vec::new(),
             outbound: None,
@@ -502,7 +565,7 @@ mod tests {
             HostName { host: "pbx.example".into(), port: None, transport: None, secure: false };
         let one = Device {
             address: None,
-            name: Some(Box::new(name.clone())),
+            names: Box::new(Names { contact: Some(Box::new(name.clone())), ..Names::default() }),
             ..device(Some("1"), None, 1)
         };
         let two = device(Some("2"), None, 2);

@@ -25,7 +25,7 @@ fn device(dn: &str, address: &str) -> Device {
         kind: DeviceKind::Extension,
         contact: format!("sip:{dn}@{address};transport=tcp"),
         address: Some(address.parse().unwrap()),
-        name: None,
+        names: Box::default(),
         transport: Transport::Tcp,
         backups: Vec::new(),
         outbound: None,

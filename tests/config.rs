@@ -651,7 +651,7 @@ fn wrong_backups_and_responses_are_told() {
     };
     assert!(device("\"sip:127.0.0.4\"").contains("expected a list such as"));
     assert!(device("[\"sip:u@127.0.0.4\"]").contains("has a user part"));
-    assert!(device("[\"sip:host.example\"]").contains("which is no IP address"));
+    assert!(device("[\"sip:10.0.0.300\"]").contains("neither an IP address nor a name"));
     let nine = ["\"sip:127.0.0.4\""; 9].join(", ");
     assert!(device(&format!("[{nine}]")).contains("has 9 entries; expected at most 8"));
 }

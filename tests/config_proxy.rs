@@ -57,7 +57,7 @@ fn what_is_wrong_with_a_proxy_is_told_with_its_line() {
         (backup("sip:x@127.0.0.3;transport=tcp"), "has a user part"),
         (backup("sip:127.0.0.3;transport=udp"), "has transport `udp`"),
         (backup("sip:127.0.0.3;transport=tls"), "have two transports; expected one"),
-        (backup("sip:server.example"), "is no IP address"),
+        (backup("sip:server.example"), "a proxy looks up no names"),
         (
             format!("{PROXY}{PAIR}sources = [\"0.0.0.0\"]\n"),
             "sources has \"0.0.0.0\", which is no address",

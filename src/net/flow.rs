@@ -56,8 +56,10 @@ pub(crate) struct Flow {
     pub(super) overdue: Cell<FlowError>,
     /// When that is looked at.
     pub(super) checked: Cell<Option<Instant>>,
-    /// True when a ping was queued that the task does not know of yet.
+    /// True when the peer is to be asked whether it is there, and the task does not know of it yet.
     pub(super) pinged: Cell<bool>,
+    /// True when a message was queued that the task does not know of yet.
+    pub(super) wrote: Cell<bool>,
     /// True when it was ended for another one.
     pub(super) given_up: Cell<bool>,
     outbox: RefCell<Outbox>,
@@ -89,6 +91,7 @@ impl Flow {
             overdue: Cell::new(FlowError::Timeout),
             checked: Cell::new(None),
             pinged: Cell::new(false),
+            wrote: Cell::new(false),
             given_up: Cell::new(false),
             outbox: RefCell::default(),
             waker: RefCell::new(None),
@@ -102,10 +105,21 @@ impl Flow {
         self.ends.get().peer
     }
 
-    /// Queues one message. More than `outbox_bytes_max` queued for a peer that does not read: the
+    /// Queues one message, or leaves it to the task how the peer is asked, if it is a ping.
+    pub(crate) fn send(&self, net: &Net, bytes: &[u8]) {
+        if bytes == PING {
+            self.pinged.set(true);
+            self.wake();
+        } else {
+            self.wrote.set(true);
+            self.queue(net, bytes);
+        }
+    }
+
+    /// Queues bytes. More than `outbox_bytes_max` queued for a peer that does not read: the
     /// flow fails. More than [`OUTBOX_BYTES_TOTAL_MAX`] for all of the shard: the flow that has most
     /// queued fails, which need not be this one.
-    pub(crate) fn send(&self, net: &Net, bytes: &[u8]) {
+    pub(super) fn queue(&self, net: &Net, bytes: &[u8]) {
         match self.state.get() {
             State::Connecting | State::Open => {}
             State::Closing | State::Ending | State::Failed(_) | State::Abandoned => return,
@@ -126,9 +140,6 @@ impl Flow {
         }
         outbox.compact();
         outbox.bytes.extend_from_slice(bytes);
-        if bytes == PING {
-            self.pinged.set(true);
-        }
         net.queued.set(shard_bytes);
         drop(outbox);
         if !self.busy.replace(true) {

@@ -16,18 +16,17 @@ use std::task::{Context, Poll, ready};
 use futures_lite::{AsyncRead, AsyncWrite};
 use glommio::net::TcpStream;
 use glommio::timer::Timer;
+use socket2::SockRef;
 
 use super::flow::{Flow, State};
-use super::pings::Pings;
+use super::pings::{PONG, Patience, Pings};
 use super::sources::{Rate, Seat};
+use super::tcp::patient;
 use super::tls::Tls;
 use super::{Host, Net, WRITE_TIMEOUT, next_round};
 use crate::sip::FlowError;
-use crate::sip::message::{Frame, Framer};
+use crate::sip::message::{Frame, Framer, PING};
 use crate::time::Instant;
-
-/// The answer to a keep-alive (RFC 5626 §3.5.1).
-const PONG: &[u8] = b"\r\n";
 
 /// An open stream and what is known of the message that is being read.
 pub(super) struct Session {
@@ -151,6 +150,7 @@ impl Session {
             match Pin::new(&mut self.stream).poll_read(cx, &mut buffer) {
                 Poll::Ready(Ok(0)) => return Poll::Ready(Some(FlowError::Closed)),
                 Poll::Ready(Ok(count)) => {
+                    self.heard(host.net());
                     if let Err(error) = self.read(host, &buffer[..count]) {
                         return Poll::Ready(Some(error));
                     }
@@ -195,7 +195,10 @@ impl Session {
         }
         host.net().tally.count(|stats| stats.reads += 1);
         let was_partial = self.framer.is_partial();
-        self.pings.read(bytes, !was_partial);
+        if self.pings.read(bytes, !was_partial) {
+            self.watch(&**host);
+            return;
+        }
         let (mut messages, mut frames) = (0u32, 0u32);
         let flow = &self.flow;
         self.framer.feed(bytes, |frame| {
@@ -242,10 +245,7 @@ impl Session {
 
     /// Writes what is queued, and watches over a peer that takes none of it.
     fn poll_queued<H: Host>(&mut self, host: &H, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        if self.flow.pinged.take() {
-            self.pings.sent(host.now());
-            self.watch(host);
-        }
+        self.ask_in_time(host);
         let before = self.flow.queued();
         let result = self.poll_write(host.net(), cx);
         match &result {
@@ -257,6 +257,44 @@ impl Session {
             Poll::Pending | Poll::Ready(_) => {}
         }
         result
+    }
+
+    /// Asks a peer for whose answer something waits whether it is there, and gives what is written the patience
+    /// that it needs.
+    fn ask_in_time<H: Host>(&mut self, host: &H) {
+        let (wrote, pinged) = (self.flow.wrote.take(), self.flow.pinged.take());
+        if !wrote && !pinged {
+            return;
+        }
+        let (net, now, before) = (host.net(), host.now(), self.pings.patience());
+        let user_timeout = net.limits.borrow().tcp_user_timeout;
+        if wrote {
+            self.pings.wrote(now, user_timeout);
+        }
+        if pinged && self.pings.ask(now, user_timeout) {
+            self.flow.queue(net, PING);
+            self.watch(host);
+        }
+        self.set_patience(net, before);
+    }
+
+    /// Something was read.
+    fn heard(&mut self, net: &Net) {
+        let before = self.pings.patience();
+        self.pings.heard();
+        self.set_patience(net, before);
+    }
+
+    /// Tells the kernel when its patience is no longer what it was. A socket that does not take it is gone, and
+    /// says so when it is read.
+    fn set_patience(&self, net: &Net, before: Patience) {
+        let patience = self.pings.patience();
+        if patience != before {
+            let socket = SockRef::from(&self.stream);
+            if let Err(error) = patient(&socket, &net.limits.borrow(), before, patience) {
+                tracing::debug!(peer = %self.flow.peer(), %error, "patience not set");
+            }
+        }
     }
 
     /// Enters the earliest deadline.

@@ -12,6 +12,7 @@ use glommio::net::{TcpListener, TcpStream};
 use socket2::{SockRef, TcpKeepalive};
 
 use super::flow::{Flow, State};
+use super::pings::Patience;
 use super::session::Session;
 use super::sources::Seat;
 use super::tally::NetStats;
@@ -192,16 +193,67 @@ fn begin<H: Host>(host: &Rc<H>, guest: Guest, tls: Option<Box<Tls>>) -> io::Resu
 /// TCP_USER_TIMEOUT; that also bounds the wait for the answer to a keep-alive.
 fn tune(socket: &SockRef<'_>, limits: &Limits) -> io::Result<()> {
     socket.set_nodelay(true)?;
-    let Limits { tcp_user_timeout, tcp_keepalive, .. } = *limits;
-    if !tcp_user_timeout.is_zero() {
-        socket.set_tcp_user_timeout(Some(tcp_user_timeout))?;
-    }
-    if !tcp_keepalive.is_zero() {
-        let patience = Duration::from_secs(tcp_user_timeout.as_secs().max(1));
-        let keepalive = TcpKeepalive::new().with_time(tcp_keepalive).with_interval(patience);
-        socket.set_tcp_keepalive(&keepalive)?;
+    set_user_timeout(socket, limits, Patience::Whole)?;
+    set_keepalive(socket, limits, Patience::Whole)
+}
+
+/// Changes what the kernel does about a peer of which nothing is heard.
+///
+/// # Errors
+/// The socket is gone.
+pub(super) fn patient(
+    socket: &SockRef<'_>,
+    limits: &Limits,
+    before: Patience,
+    patience: Patience,
+) -> io::Result<()> {
+    set_user_timeout(socket, limits, patience)?;
+    if (before == Patience::Asking) != (patience == Patience::Asking) {
+        set_keepalive(socket, limits, patience)?;
     }
     Ok(())
+}
+
+/// What passes before the kernel counts: a loss probe (RFC 8985 §7), then the first retransmission, from which
+/// on it counts; each 200 ms later at least (TCP_RTO_MIN).
+const UNCOUNTED: Duration = Duration::from_millis(400);
+/// How often the kernel asks in [`Patience::Asking`]: its least.
+pub(super) const ASK_EVERY: Duration = Duration::from_secs(1);
+
+fn set_user_timeout(socket: &SockRef<'_>, limits: &Limits, patience: Patience) -> io::Result<()> {
+    if limits.tcp_user_timeout.is_zero() {
+        return Ok(());
+    }
+    socket.set_tcp_user_timeout(Some(user_timeout(limits, patience)))
+}
+
+/// What TCP_USER_TIMEOUT is set to. Where the peer may have vanished `ping_interval` before the first byte that it
+/// does not acknowledge, that is taken off, but at most half.
+///
+/// For a message nothing is taken off: with 3 s it is sent again 3.0 s after the first time, and given up at 3.2 s.
+/// With what the kernel adds taken off, the last time would be 1.4 s after the first.
+fn user_timeout(limits: &Limits, patience: Patience) -> Duration {
+    let whole = limits.tcp_user_timeout;
+    match patience {
+        Patience::Whole | Patience::Asking => whole,
+        Patience::Short => {
+            let left = whole.saturating_sub(limits.ping_interval).max(whole / 2);
+            left.saturating_sub(UNCOUNTED).max(whole / 4).max(Duration::from_millis(1))
+        }
+    }
+}
+
+fn set_keepalive(socket: &SockRef<'_>, limits: &Limits, patience: Patience) -> io::Result<()> {
+    let (after, every) = match patience {
+        Patience::Asking => (ASK_EVERY, ASK_EVERY),
+        Patience::Whole | Patience::Short => {
+            (limits.tcp_keepalive, Duration::from_secs(limits.tcp_user_timeout.as_secs().max(1)))
+        }
+    };
+    if after.is_zero() {
+        return socket.set_keepalive(false);
+    }
+    socket.set_tcp_keepalive(&TcpKeepalive::new().with_time(after).with_interval(every))
 }
 
 /// Opens the connection that the endpoint calls `id`, and serves it.
@@ -324,4 +376,26 @@ pub(crate) fn bind_error(address: SocketAddr, error: &io::Error) -> String {
 /// As [`listen`], and when any other socket listens there.
 pub(crate) fn probe(address: SocketAddr) -> io::Result<SocketAddr> {
     std::net::TcpListener::bind(address)?.local_addr()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn time_between_pings_and_what_the_kernel_adds_are_taken_off_the_timeout_of_pings() {
+        let limits = |timeout, interval| Limits {
+            tcp_user_timeout: Duration::from_millis(timeout),
+            ping_interval: Duration::from_millis(interval),
+            ..Limits::default()
+        };
+        let set = |limits: &Limits, patience| user_timeout(limits, patience).as_millis();
+        let usual = limits(3000, 1000);
+        assert_eq!(set(&usual, Patience::Whole), 3000);
+        assert_eq!(set(&usual, Patience::Asking), 3000);
+        assert_eq!(set(&usual, Patience::Short), 1600);
+        assert_eq!(set(&limits(3000, 5000), Patience::Short), 1100, "half of it at least");
+        assert_eq!(set(&limits(400, 1000), Patience::Short), 100);
+        assert_eq!(set(&limits(1, 1000), Patience::Short), 1, "0 would be for ever");
+    }
 }

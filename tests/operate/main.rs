@@ -12,6 +12,9 @@ mod events;
 mod metrics;
 mod names;
 mod reload;
+#[allow(dead_code)] // For tests/tls.
+#[path = "../loopback/tls.rs"]
+mod tls;
 #[allow(dead_code)] // For tests/loopback.
 #[path = "../loopback/ua.rs"]
 mod ua;

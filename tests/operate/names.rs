@@ -1,6 +1,10 @@
 //! Devices that are reached by a name, with a DNS server that says what it is told to.
 
+use std::net::UdpSocket;
+
 use super::dns::{A, Dns, NAPTR, SRV};
+use super::tls::{self, Authority, Files, Validity};
+use super::ua::Message;
 use super::*;
 
 /// An answer is kept at least so long.
@@ -308,4 +312,123 @@ fn another_dns_server_is_asked_at_once_and_a_new_device_is_looked_up() {
     assert!(other.count("a.example", A) >= 1);
     world.end(&first, 2, &mut first_ua);
     world.end(&second, 2, &mut second_ua);
+}
+
+/// One device more, and what stands in its section beside its number.
+fn device(dns: &Dns, dn: &str, more: &str) -> String {
+    let device = format!("[[device]]\ndn = \"{dn}\"\ntype = \"Extension\"\n{more}\n");
+    format!("[dns]\nservers = [\"{}\"]\ntimeout = 1\n{device}", dns.address)
+}
+
+#[test]
+fn a_proxy_is_found_by_its_name_and_nobody_is_called_past_it() {
+    let (proxy, phone, dns) = (Callee::new(), Callee::new(), Dns::new());
+    let contact = phone.contact();
+    let lines = format!("contact = \"{contact}\"\noutbound-proxy = \"sip:proxy.example\"");
+    let (mut world, _listener) = World::new(says(&device(&dns, "7010", &lines)));
+    assert!(world.refusal("7010", 1).starts_with("SIP/2.0 503"));
+    assert!(phone.is_idle(), "not past the proxy");
+    dns.srv("_sip._tcp.proxy.example", 60, 1, ("a.example", proxy.port));
+    dns.a("a.example", 60, [127, 0, 0, 1]);
+    world.server.wait_for("proxy.example (device 7010) is at tcp:127.0.0.1");
+    thread::sleep(Duration::from_millis(1200));
+    world.caller.send(&invite("7010", 2));
+    let mut ua = proxy.accept();
+    let (call, invite) = Call::accepted(2, &mut world.caller, &mut ua, &proxy.contact());
+    let uri = contact.replace("sip:", "sip:7010@");
+    assert!(invite.is(&format!("INVITE {uri} ")), "{invite:?}");
+    assert!(invite.header("Route").contains(&format!("127.0.0.1:{}", proxy.port)), "{invite:?}");
+    world.end(&call, 2, &mut ua);
+    assert!(phone.is_idle());
+}
+
+#[test]
+fn a_backup_is_found_by_its_name_and_again_when_it_moves() {
+    let (first, second, third, dns) = (Callee::new(), Callee::new(), Callee::new(), Dns::new());
+    let service = "_sip._tcp.backup.example";
+    dns.srv(service, 1, 1, ("a.example", second.port)).a("a.example", 3600, [127, 0, 0, 1]);
+    let lines =
+        format!("contact = \"{}\"\ncontact-backup = [\"sip:backup.example\"]", first.contact());
+    let (mut world, _listener) = World::new(says(&device(&dns, "7010", &lines)));
+    let (call, mut ua, uri) = world.call_at("7010", 1, &first);
+    world.end(&call, 2, &mut ua);
+    drop((first, ua));
+    world.wait_until("holdfast_flows{", 1);
+    let (call, mut ua, moved) = world.call_at("7010", 2, &second);
+    assert_eq!(moved, uri, "the Request-URI stays that of contact");
+    world.end(&call, 2, &mut ua);
+    drop(ua);
+    dns.forget(service, SRV).srv(service, 1, 1, ("a.example", third.port));
+    world.server.wait_for(&format!("tcp:127.0.0.1:{}", third.port));
+    thread::sleep(Duration::from_millis(1200));
+    let (call, mut ua, _) = world.call_at("7010", 3, &third);
+    world.end(&call, 2, &mut ua);
+    assert!(second.is_idle());
+}
+
+#[test]
+fn a_name_leads_to_a_device_over_tls_that_has_a_certificate_for_it() {
+    let (good, bad, dns) = (Callee::new(), Callee::new(), Dns::new());
+    for (host, port) in [("good", good.port), ("bad", bad.port)] {
+        dns.srv(&format!("_sips._tcp.{host}.example"), 60, 1, ("a.example", port));
+    }
+    dns.a("a.example", 60, [127, 0, 0, 1]);
+    let (authority, files) = (Authority::new("all"), Files::new());
+    let own = authority.certify(&["holdfast.test"], Validity::Now);
+    let contacts =
+        [("7010", "sip:good.example;transport=tls"), ("7011", "sip:bad.example;transport=tls")];
+    let more = files.section(&own, &authority) + &devices(&dns, &contacts);
+    let (mut world, _listener) = World::new(says(&more));
+    // What SRV made of the name is nobody to trust.
+    let refused = authority.certify(&["a.example"], Validity::Now).server();
+    let shown = authority.certify(&["good.example"], Validity::Now).server();
+    let impostor = thread::spawn(move || {
+        let mut ua = tls::accepted(bad.listener.accept().unwrap().0, &refused);
+        ua.stream.read(&mut [0; 1]).is_err()
+    });
+    let status = world.refusal("7011", 1);
+    assert!(status.starts_with("SIP/2.0 503"), "{status}");
+    assert!(impostor.join().unwrap(), "its certificate was not taken");
+    world.caller.send(&invite("7010", 2));
+    let mut ua = tls::accepted(good.listener.accept().unwrap().0, &shown);
+    let contact = format!("sip:127.0.0.1:{};transport=tls", good.port);
+    let (call, invite) = Call::accepted(2, &mut world.caller, &mut ua, &contact);
+    assert!(invite.is("INVITE sip:7010@good.example"), "{invite:?}");
+    assert!(invite.header("Via").starts_with("SIP/2.0/TLS"), "{invite:?}");
+    world.end(&call, 2, &mut ua);
+}
+
+#[test]
+fn naptr_leads_to_a_device_over_udp() {
+    let dns = Dns::new();
+    let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+    socket.set_read_timeout(Some(PATIENCE)).unwrap();
+    let port = socket.local_addr().unwrap().port();
+    dns.naptr("pbx.example", 10, "SIP+D2U", "_sip._udp.pbx.example")
+        .srv("_sip._udp.pbx.example", 60, 1, ("a.example", port))
+        .a("a.example", 60, [127, 0, 0, 1]);
+    let (address, metrics) = (free_address(), free_address());
+    let more = devices(&dns, &[("7010", "sip:pbx.example")]);
+    let whole = text(says(&more), address, metrics, free_address());
+    let tcp = format!("\"tcp:{address}\"");
+    let whole = Some(whole.replace(&tcp, &format!("{tcp}, \"udp:{address}\"")));
+    let server = Server::start(&Setup { address, whole, ..Setup::default() });
+    let mut caller = Ua::connect(server.address);
+    caller.send(&invite("7010", 1));
+    let receive = || {
+        let mut bytes = [0; 65_535];
+        let (len, from) = socket.recv_from(&mut bytes).expect("a datagram in time");
+        assert_eq!(from, address);
+        Message(String::from_utf8(bytes[..len].to_vec()).unwrap())
+    };
+    let invite = receive();
+    assert!(invite.is("INVITE sip:7010@pbx.example"), "{invite:?}");
+    assert!(invite.header("Via").starts_with("SIP/2.0/UDP"), "{invite:?}");
+    let contact = format!("sip:127.0.0.1:{port};transport=udp");
+    socket.send_to(invite.response("200 OK", &contact).as_bytes(), address).unwrap();
+    let ok = caller.receive_after("SIP/2.0 100");
+    assert!(ok.is("SIP/2.0 200"), "{ok:?}");
+    caller.send(&request("ACK", 1, 1, Some((ok.target(), ok.header("To")))));
+    let ack = std::iter::repeat_with(receive).find(|message| !message.is("INVITE ")).unwrap();
+    assert!(ack.is("ACK "), "{ack:?}");
 }

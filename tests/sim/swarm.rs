@@ -96,7 +96,7 @@ pub(crate) fn device(peer: &Peer, dn: &str, retry_after: Option<Duration>) -> De
         kind: DeviceKind::Extension,
         contact: format!("sip:{};transport={}", peer.addr, peer.transport.in_uri()),
         address: Some(peer.addr),
-        name: None,
+        names: Box::default(),
         transport: peer.transport,
         backups: Vec::new(),
         outbound: None,

@@ -31,17 +31,21 @@ pub enum Host {
 }
 
 impl Contact {
-    /// Its address.
-    ///
-    /// # Errors
-    /// It has a name; the text follows the URI in a sentence.
-    pub fn address(&self) -> Result<SocketAddr, String> {
-        match &self.host {
-            Host::Address(address) => Ok(*address),
-            Host::Name(HostName { host, .. }) => Err(format!(
-                "has the host `{host}`, which is no IP address: only `contact` may have a name"
-            )),
+    /// Its address; `None` where it has a name.
+    pub fn address(&self) -> Option<SocketAddr> {
+        match self.host {
+            Host::Address(address) => Some(address),
+            Host::Name(_) => None,
         }
+    }
+
+    /// The same with the transport that is used where it names none: NAPTR has no say.
+    pub(super) fn settled(mut self) -> Self {
+        let transport = self.transport.unwrap_or_default();
+        if let Host::Name(name) = &mut self.host {
+            name.transport = Some(transport);
+        }
+        self
     }
 }
 
@@ -195,10 +199,10 @@ mod tests {
     #[test]
     fn contacts_with_dots_in_the_user_and_ipv6_hosts_are_read() {
         let contact = parse_contact("sip:anna.b@[2001:db8::7]:5070;transport=TCP;x=y").unwrap();
-        assert_eq!(contact.address(), Ok("[2001:db8::7]:5070".parse().unwrap()));
+        assert_eq!(contact.address(), Some("[2001:db8::7]:5070".parse().unwrap()));
         assert!(contact.has_user && contact.transport == Some(Transport::Tcp));
         let contact = parse_contact("sip:127.0.0.3").unwrap();
-        assert_eq!(contact.address(), Ok("127.0.0.3:5060".parse().unwrap()));
+        assert_eq!(contact.address(), Some("127.0.0.3:5060".parse().unwrap()));
         assert!(!contact.has_user && contact.transport.is_none());
     }
 

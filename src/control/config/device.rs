@@ -10,7 +10,7 @@ use super::DeviceOrigin;
 use super::address::{Contact, Host, is_host_name, parse_contact};
 use super::read::{Reader, Seen, Value};
 use super::spec::{DEVICE_TSERVER, RETRY_AFTER, SECTIONS};
-use crate::options::{CONTACT_BACKUPS_MAX, Device, DeviceKind, HostName};
+use crate::options::{Backup, CONTACT_BACKUPS_MAX, Device, DeviceKind, HostName, Names};
 use crate::target::{Target, Transport};
 
 /// Bytes of a `dn` or `prefix`; a longer one is refused.
@@ -56,8 +56,9 @@ pub(super) fn read(reader: &mut Reader<'_>, root: &DeTable<'_>, window: Duration
         let contact = contact(reader, table, line);
         let own = contact.as_ref().map(|(_, contact)| transport(contact));
         let backups = backups(reader, table, own);
-        let outbound = outbound(reader, table);
-        if let (Some(_), Some(value)) = (outbound, table.get("contact-backup")) {
+        let proxy = outbound(reader, table);
+        let (outbound, proxy_name) = placed(proxy.as_ref());
+        if let (Some(_), Some(value)) = (&proxy, table.get("contact-backup")) {
             let text = "contact-backup stands beside outbound-proxy, which all requests go to";
             reader.error(Some(value), text.to_owned());
         }
@@ -71,8 +72,10 @@ pub(super) fn read(reader: &mut Reader<'_>, root: &DeTable<'_>, window: Duration
         }
         // NAPTR and SRV may say TLS where the contact says nothing.
         let own = own.filter(|_| name.as_ref().is_none_or(is_settled));
-        let tls_name = tls_name(reader, table, outbound.map(|proxy| proxy.transport).or(own));
-        let host = name.as_ref().filter(|_| outbound.is_none()).map(|name| name.host.clone());
+        let tls_name = tls_name(reader, table, proxy.as_ref().map(transport).or(own));
+        check_backup_names(reader, table, &backups, own, tls_name.as_deref());
+        let reached = proxy_name.as_ref().or(name.as_ref().filter(|_| proxy.is_none()));
+        let host = reached.map(|name| name.host.clone());
         let (retry_after, retry_line) = retry_after(reader, table, window);
         let (Some(kind), Some((contact, address))) = (kind, contact) else { continue };
         let origin = DeviceOrigin {
@@ -92,10 +95,14 @@ pub(super) fn read(reader: &mut Reader<'_>, root: &DeTable<'_>, window: Duration
             prefix,
             kind,
             contact,
-            address: address.address().ok(),
-            name: name.map(Box::new),
+            address: address.address(),
+            names: Box::new(Names {
+                contact: name.map(Box::new),
+                outbound: proxy_name.map(Box::new),
+                backups: if backups.iter().any(is_name) { backups.clone() } else { Vec::new() },
+            }),
             transport: transport(&address),
-            backups,
+            backups: backups.iter().filter_map(address_of).collect(),
             outbound,
             // RFC 5922 §7.2: whoever DNS names must be who was asked for.
             tls_name: tls_name.or(host),
@@ -206,8 +213,15 @@ fn contact(reader: &mut Reader<'_>, table: &DeTable<'_>, line: usize) -> Option<
     }
 }
 
+/// The target or the name of a proxy.
+fn placed(proxy: Option<&Contact>) -> (Option<Target>, Option<HostName>) {
+    let Some(proxy) = proxy else { return (None, None) };
+    let transport = transport(proxy);
+    (proxy.address().map(|address| Target { transport, address }), named(proxy).cloned())
+}
+
 /// The proxy that calls to the device go through.
-fn outbound(reader: &mut Reader<'_>, table: &DeTable<'_>) -> Option<Target> {
+fn outbound(reader: &mut Reader<'_>, table: &DeTable<'_>) -> Option<Contact> {
     let value = table.get("outbound-proxy")?;
     let expected = "a string such as \"sip:192.0.2.9:5060;transport=tcp\"";
     let text = reader.string("outbound-proxy", value, expected)?;
@@ -218,10 +232,7 @@ fn outbound(reader: &mut Reader<'_>, table: &DeTable<'_>) -> Option<Target> {
         Ok(contact) if transport(&contact).is_unreliable() => {
             "has transport `udp`: nothing is recovered over it".to_owned()
         }
-        Ok(contact) => match contact.address() {
-            Ok(address) => return Some(Target { transport: transport(&contact), address }),
-            Err(reason) => reason,
-        },
+        Ok(contact) => return Some(contact.settled()),
         Err(reason) => reason,
     };
     reader.error(Some(value), format!("outbound-proxy \"{}\" {reason}", shown(value)));
@@ -270,11 +281,7 @@ fn transport(contact: &Contact) -> Transport {
 }
 
 /// Further addresses of the device, in order.
-fn backups(
-    reader: &mut Reader<'_>,
-    table: &DeTable<'_>,
-    device: Option<Transport>,
-) -> Vec<SocketAddr> {
+fn backups(reader: &mut Reader<'_>, table: &DeTable<'_>, device: Option<Transport>) -> Vec<Backup> {
     const EXPECTED: &str = "a list such as [\"sip:192.0.2.8:5060;transport=tcp\"]";
     let name = "contact-backup";
     let Some(value) = table.get(name) else { return Vec::new() };
@@ -297,18 +304,43 @@ fn backups(
                 let text = "has another transport than `contact`: a device has one";
                 reader.error(Some(entry), format!("{name} \"{}\" {text}", shown(entry)));
             }
-            Ok(contact) => match contact.address() {
-                Ok(address) => backups.push(address),
-                Err(reason) => {
-                    reader.error(Some(entry), format!("{name} \"{}\" {reason}", shown(entry)));
-                }
-            },
+            Ok(contact) => backups.push(match contact.settled().host {
+                Host::Address(address) => Backup::Address(address),
+                Host::Name(name) => Backup::Name(name),
+            }),
             Err(reason) => {
                 reader.error(Some(entry), format!("{name} \"{}\" {reason}", shown(entry)));
             }
         }
     }
     backups
+}
+
+fn is_name(backup: &Backup) -> bool {
+    matches!(backup, Backup::Name(_))
+}
+
+fn address_of(backup: &Backup) -> Option<SocketAddr> {
+    match backup {
+        Backup::Address(address) => Some(*address),
+        Backup::Name(_) => None,
+    }
+}
+
+/// A device has one name that its certificate must be for, so where a backup is reached over TLS by a name of its
+/// own, that name must be written.
+fn check_backup_names(
+    reader: &mut Reader<'_>,
+    table: &DeTable<'_>,
+    backups: &[Backup],
+    device: Option<Transport>,
+    tls_name: Option<&str>,
+) {
+    if device == Some(Transport::Tls) && tls_name.is_none() && backups.iter().any(is_name) {
+        let text = "contact-backup has a name over TLS; expected a tls-name, which the \
+                    certificates of the device are for";
+        reader.error(table.get("contact-backup"), text.to_owned());
+    }
 }
 
 /// A device over UDP needs a socket to send from.

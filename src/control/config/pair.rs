@@ -165,15 +165,15 @@ fn member(reader: &mut Reader<'_>, table: &DeTable<'_>, name: &'static str) -> O
         Ok(contact) => {
             let transport = contact.transport.unwrap_or_default();
             match contact.address() {
-                Ok(address) if !transport.is_unreliable() => {
+                Some(address) if !transport.is_unreliable() => {
                     return Some(Target { transport, address });
                 }
-                Ok(_) => {
+                Some(_) => {
                     "has transport `udp`: what is lost there nobody is told, so nothing would be \
                           recovered"
                         .to_owned()
                 }
-                Err(reason) => reason,
+                None => "has no IP address as host: a proxy looks up no names".to_owned(),
             }
         }
         Err(reason) => reason,

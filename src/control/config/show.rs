@@ -1,12 +1,13 @@
 //! Writes the options in force, as TOML, with the origin of each.
 
 use std::io::{self, Write};
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use super::device::kind_name;
 use super::spec::{RETRY_AFTER, SECTIONS};
 use super::{Config, DeviceOrigin, Origin};
-use crate::options::Device;
+use crate::options::{Backup, Device};
 use crate::target::Target;
 
 /// Where the origins begin.
@@ -77,7 +78,9 @@ impl Config {
     ) -> io::Result<()> {
         // Reading refuses quotes and backslashes in these, so none needs an escape.
         let kind = Some(kind_name(device.kind));
-        let outbound = device.outbound.as_ref().map(Target::uri);
+        let proxy_name = device.names.outbound.as_ref();
+        let outbound =
+            device.outbound.as_ref().map(Target::uri).or(proxy_name.map(|name| name.uri()));
         let texts = [
             ("dn", device.dn.as_deref(), origin.dn),
             ("prefix", device.prefix.as_deref(), origin.prefix),
@@ -94,9 +97,16 @@ impl Config {
         }
         if let Some(line) = origin.backups {
             let transport = device.transport;
-            let target = |&address| Target { transport, address };
-            let uris: Vec<_> =
-                device.backups.iter().map(|it| format!("\"{}\"", target(it).uri())).collect();
+            let target = |address: &SocketAddr| Target { transport, address: *address };
+            let mut uris: Vec<_> = device.backups.iter().map(|it| target(it).uri()).collect();
+            if !device.names.backups.is_empty() {
+                let uri = |backup: &Backup| match backup {
+                    Backup::Address(address) => target(address).uri(),
+                    Backup::Name(name) => name.uri(),
+                };
+                uris = device.names.backups.iter().map(uri).collect();
+            }
+            let uris: Vec<_> = uris.iter().map(|uri| format!("\"{uri}\"")).collect();
             let option = format!("contact-backup = [{}]", uris.join(", "));
             write_line(out, &option, &format!("{file}:{line}"))?;
         }

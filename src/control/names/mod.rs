@@ -179,8 +179,11 @@ impl Names {
     fn enter(&mut self, options: &Options) {
         let mut devices: HashMap<&HostName, Vec<&Device>> = HashMap::new();
         for device in options.devices() {
-            if let Some(name) = device.looked_up() {
-                devices.entry(name).or_default().push(device);
+            for name in device.looked_up() {
+                let here = devices.entry(name).or_default();
+                if here.last().is_none_or(|last| !std::ptr::eq(*last, device)) {
+                    here.push(device);
+                }
             }
         }
         self.table.retain(|name, _| devices.contains_key(name));

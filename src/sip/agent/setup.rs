@@ -111,7 +111,7 @@ fn request_uri(device: &Device, asked: &Uri<'_>) -> Vec<u8> {
         return [scheme, after].concat();
     }
     let user = asked.user.unwrap_or_default();
-    let Some(address) = device.address.filter(|_| device.name.is_none()) else {
+    let Some(address) = device.address.filter(|_| device.names.contact.is_none()) else {
         // The name, as it is written.
         return [scheme, user, b"@", after].concat();
     };

@@ -152,7 +152,7 @@ fn device(number: &str, kind: DeviceKind, contact: &str) -> Device {
         contact: contact.to_owned(),
         transport: Transport::Tcp,
         address: Some(address.parse().expect("an address")),
-        name: None,
+        names: Box::default(),
         backups: Vec::new(),
         outbound: None,
         tls_name: None,
