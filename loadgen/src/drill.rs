@@ -10,17 +10,15 @@
     reason = "a load generator measures by the clock and waits in real time"
 )]
 
-use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use crate::End;
-use crate::args::{DrillArgs, Expect, Fault};
-use crate::engine::{Call, Engine, Reply, Round, State, Step};
-use crate::figures::Latency;
-use crate::report::{Drilled, ServerUse, Verdict};
-use crate::run::{Plan, Run, STALL_MAX, Watch};
-use crate::server::Server;
-use crate::usage::Usage;
+use crate::cli::{DrillArgs, Expect, Moment};
+use crate::driver::Driver;
+use crate::engine::{Engine, Manner};
+use crate::load::share_of;
+use crate::net::{Door, Fault, Side};
+use crate::worker::{Done, Point};
 
 /// `sip-invite-timeout = 0` stands for this (RFC 3261 timer B).
 const WINDOW_DEFAULT: u32 = 32;
@@ -28,269 +26,235 @@ const WINDOW_DEFAULT: u32 = 32;
 const QUIET: Duration = Duration::from_millis(150);
 /// From the callees' 100 to the reset, so that the server has read it.
 const AFTER_100: Duration = Duration::from_millis(100);
+/// A step that gets no further for so long is given up.
+const STALL_MAX: Duration = Duration::from_secs(10);
+/// How long callees may take to be told that a call is over.
+const TELL_MAX: Duration = Duration::from_secs(5);
 
-/// Runs the drill and judges it.
+/// A worker's part of a drill.
+pub(crate) struct DrillPlan {
+    pub(crate) calls: u64,
+    /// Calls set up a second, by this worker.
+    pub(crate) rate: f64,
+    pub(crate) in_flight: u64,
+    pub(crate) moment: Moment,
+    pub(crate) away: Duration,
+    pub(crate) expect: Expect,
+    /// How long after the reset an answer or a BYE still counts.
+    pub(crate) limit: Duration,
+    pub(crate) settle: Duration,
+}
+
+impl DrillPlan {
+    pub(crate) fn new(args: &DrillArgs, worker: u32, workers: u32) -> Self {
+        let window = if args.common.window == 0 { WINDOW_DEFAULT } else { args.common.window };
+        let part = |all: u32| share_of(all.into(), worker, workers);
+        Self {
+            calls: part(args.calls),
+            rate: f64::from(args.rate) / f64::from(workers),
+            in_flight: part(args.in_flight).max(1),
+            moment: args.fault,
+            away: Duration::from_millis(args.return_after.into()),
+            expect: args.expect,
+            limit: Duration::from_secs((window + args.slack).into()),
+            settle: Duration::from_millis(args.settle.into()),
+        }
+    }
+}
+
+/// Where the calls of the scenario `drill` wait.
+struct Places {
+    up: u8,
+    recovered: u8,
+    checked: u8,
+}
+
+/// Runs the drill.
 ///
 /// # Errors
-/// What the machine does not allow, the timeout, or a signal.
-pub(crate) async fn run(
-    args: &DrillArgs,
-    plan: Plan,
-    server: Server,
-    watch: &Watch,
-) -> Result<Drilled, End> {
-    let seed = plan.seed;
-    let mut run = Run::begin(plan, server, &args.common, args.calls, watch).await?;
-    let setup = Round::new(Step::SetUp, args.in_flight);
-    let setup_took = run.round("calls set up", setup, Some(args.rate)).await?;
-    let up = run.server.usage();
-    let own_up = own_cpu();
-
-    let reset_last = fault(&mut run, args).await?;
-    recover(&mut run, args, reset_last).await?;
-    let recovered = run.server.usage();
-    let own_recovery = own_cpu() - own_up;
-
-    let check = Round::new(Step::Retrieve, args.in_flight);
-    run.round("calls checked", check, None).await?;
-    let bye = Round::new(Step::Bye, args.in_flight);
-    run.round("calls ended", bye, None).await?;
-    run.wait(Duration::from_millis(args.settle.into()), "waiting for the server to settle").await?;
-    let after = run.server.usage();
-    let usage = ServerUse { pid: run.server.pid, idle: run.idle, up, recovered, after };
-
-    let mut drilled = {
-        let mut engine = run.wire.engine.borrow_mut();
-        judge(&mut engine, args, setup_took)
-    };
-    drilled.seed = seed;
-    drilled.server = usage;
-    drilled.generator = Usage::of(std::process::id()).unwrap_or_default();
-    drilled.generator_recovery_cpu_seconds = own_recovery;
-    if let Some(complaint) = run.end().await {
-        drilled.failures.push(complaint);
-        drilled.verdict = Verdict::Fail;
-    }
-    Ok(drilled)
-}
-
-fn own_cpu() -> f64 {
-    Usage::of(std::process::id()).map_or(0.0, |usage| usage.cpu_seconds)
-}
-
-/// Sends the re-INVITEs and resets the connections; the instant of the last reset.
-async fn fault(run: &mut Run, args: &DrillArgs) -> Result<Instant, End> {
-    let reply = match args.fault {
-        Fault::BeforeRead => {
-            run.wire.pause_callees();
-            Reply::Answer
-        }
-        Fault::AfterRead => Reply::Silence,
-        Fault::After100 => Reply::Trying,
-    };
-    run.wire.with(|engine, now| {
-        engine.reply = reply;
-        engine.begin(Round::new(Step::Hold, args.calls), now);
-    });
-    let wanted = run.wire.engine.borrow().counts.set_up;
-    let (mut moved, mut seen) = (Instant::now(), (0, 0));
-    loop {
-        let now_seen = run.wire.with(|engine, now| {
-            engine.pump(now);
-            let sent = engine.round.started == wanted && engine.out.is_empty();
-            (engine.counts.holds_read, u64::from(sent))
-        });
-        let unread = if args.fault == Fault::BeforeRead { run.wire.bytes_unread() } else { 0 };
-        let now_seen = (now_seen.0 + unread, now_seen.1);
-        if now_seen != seen {
-            (seen, moved) = (now_seen, Instant::now());
-        }
-        let there = match args.fault {
-            Fault::BeforeRead => seen.0 > 0 && seen.1 == 1 && moved.elapsed() > QUIET,
-            Fault::AfterRead => seen.0 >= wanted,
-            Fault::After100 => seen.0 >= wanted && moved.elapsed() > AFTER_100,
-        };
-        let answered = run.wire.engine.borrow().round_is_over();
-        if there || answered || moved.elapsed() > STALL_MAX {
-            break;
-        }
-        run.tick(|engine| {
-            let read = engine.counts.holds_read;
-            format!("re-INVITEs on their way: {read} of {wanted} read by the callees")
+/// The timeout, or a signal.
+pub(crate) async fn run(driver: &mut Driver, plan: DrillPlan, callees: u32) -> Result<Done, End> {
+    let places = driver.wire.with(|engine, _| {
+        let place = |name| engine.meeting_place(name);
+        Some(Places {
+            up: place("up")?,
+            recovered: place("recovered")?,
+            checked: place("checked")?,
         })
-        .await?;
-    }
-    if args.return_after > 0 {
-        run.leave().await?;
-    }
-    let resets = run.wire.reset_callees();
-    let last = resets.last().map_or_else(Instant::now, |(_, at)| *at);
-    run.wire.with(|engine, _| {
-        engine.reply = Reply::Answer;
-        mark_resets(engine, &resets);
     });
-    Ok(last)
+    let Some(places) = places else {
+        return Err(End::usage(
+            "the drill's scenario must meet at up, recovered and checked".into(),
+        ));
+    };
+    let start = driver.begin(Vec::new());
+    set_up(driver, &plan, &places, start).await?;
+    driver.point(Point::Up);
+    fault(driver, &plan, &places, callees).await?;
+    recover(driver, &plan, callees).await?;
+    driver.point(Point::Recovered);
+    pass(driver, &plan, places.recovered).await?;
+    pass(driver, &plan, places.checked).await?;
+    let left = |engine: &mut Engine, _| (engine.in_flight() == 0, engine.in_flight());
+    driver.until(STALL_MAX, left).await?;
+    let told = |engine: &mut Engine, _| (engine.callees_left() == 0, engine.callees_left() as u64);
+    driver.until(TELL_MAX, told).await?;
+    driver.measured = start.elapsed();
+    driver.pause(plan.settle).await?;
+    driver.point(Point::After);
+    Ok(driver.done())
 }
 
-/// Each call whose re-INVITE is outstanding is timed from the reset of its own connection.
-fn mark_resets(engine: &mut Engine, resets: &[(u32, Instant)]) {
-    let at: BTreeMap<u32, Instant> = resets.iter().copied().collect();
-    for (call, leg) in engine.calls.iter_mut().zip(&engine.answered) {
-        if call.state == State::Reinviting {
-            call.drill.reset_at = at.get(&leg.conn).copied();
-        }
-    }
-}
-
-/// Waits until every call has its answer or its BYE, or the deadline has passed.
-async fn recover(run: &mut Run, args: &DrillArgs, reset: Instant) -> Result<(), End> {
-    let window = if args.window == 0 { WINDOW_DEFAULT } else { args.window };
-    let limit = Duration::from_secs((window + args.slack).into());
-    let back_at = reset + Duration::from_millis(args.return_after.into());
-    let mut away = args.return_after > 0;
-    let (mut settled, mut moved) = (u64::MAX, Instant::now());
+/// Calls begin at even intervals; the step is over when each is up or failed.
+async fn set_up(
+    driver: &mut Driver,
+    plan: &DrillPlan,
+    places: &Places,
+    start: Instant,
+) -> Result<(), End> {
+    let due = |n: u64| start + Duration::from_secs_f64(n as f64 / plan.rate);
     loop {
-        if away && Instant::now() >= back_at {
-            run.come_back()?;
-            away = false;
-        }
-        let open = {
-            let engine = run.wire.engine.borrow();
-            let waits = |call: &&Call| match args.expect {
-                Expect::Kept => call.state == State::Reinviting,
-                Expect::Released => call.drill.set_up && call.drill.released_at.is_none(),
-            };
-            let open = engine.calls.iter().filter(waits).count() as u64;
-            if open != settled {
-                (settled, moved) = (open, Instant::now());
+        let (next, over) = driver.wire.with(|engine, now| {
+            while engine.begun() < plan.calls && due(engine.begun()) <= now {
+                engine.start_call(due(engine.begun()), now);
             }
-            open
-        };
-        let late = reset.elapsed() > limit;
-        // A call that was answered will not be released: no use waiting for the window.
-        let answered = args.expect == Expect::Released
-            && moved.elapsed() > STALL_MAX
-            && run.wire.engine.borrow().round_is_over();
-        if open == 0 || late || answered || run.server_lost.is_some() {
+            (due(engine.begun()), engine.begun() == plan.calls)
+        });
+        if over {
             break;
         }
-        run.tick(|engine| {
-            let counts = engine.counts;
-            format!(
-                "after the reset: {open} calls open, {} answered, {} released, {} sent again, {:.1} s",
-                counts.holds_answered,
-                counts.released,
-                counts.resent,
-                reset.elapsed().as_secs_f64()
-            )
-        })
-        .await?;
-        // Looking at every call each millisecond would cost more than it shows.
-        glommio::timer::sleep(Duration::from_millis(u64::from(args.calls / 2000))).await;
+        driver.turn(Some(next)).await?;
     }
-    if away {
-        run.come_back()?;
-    }
-    run.wire.with(|engine, _| engine.abandon_round());
+    let up = places.up;
+    driver.until(STALL_MAX, |engine, _| (engine.running() == 0, engine.met(up) as u64)).await?;
     Ok(())
 }
 
-/// The earliest instant after the reset at which an attempt can succeed.
-fn earliest(args: &DrillArgs) -> Duration {
-    let delay = args.delay.max(1);
-    let attempts = args.return_after.div_ceil(delay).max(1);
-    Duration::from_millis(u64::from(args.delay) * u64::from(attempts))
+/// Sends the re-INVITEs and resets the connections.
+async fn fault(
+    driver: &mut Driver,
+    plan: &DrillPlan,
+    places: &Places,
+    callees: u32,
+) -> Result<(), End> {
+    let manner = match plan.moment {
+        Moment::BeforeRead => {
+            for party in 0..callees {
+                strike(driver, party, Fault::StopReading)?;
+            }
+            Manner::Well
+        }
+        Moment::AfterRead => Manner::Silent,
+        Moment::After100 => Manner::Trying,
+    };
+    let wanted = driver.wire.with(|engine, now| {
+        engine.set_manners(&manner);
+        let before = engine.reinvites_read();
+        before + engine.release(places.up, usize::MAX, now) as u64
+    });
+    outstanding(driver, plan.moment, wanted).await?;
+    if !plan.away.is_zero() {
+        for party in 0..callees {
+            door(driver, party, Door::Refuse)?;
+        }
+    }
+    for party in 0..callees {
+        if let Some(at) = strike(driver, party, Fault::Reset)? {
+            driver.wire.with(|engine, _| engine.endanger(Side::Callee, party, at, plan.away));
+        }
+    }
+    driver.wire.with(|engine, _| engine.set_manners(&Manner::Well));
+    if plan.away.is_zero() {
+        come_back(driver, callees)?;
+    }
+    Ok(())
 }
 
-fn judge(engine: &mut Engine, args: &DrillArgs, setup_took: Duration) -> Drilled {
-    let (mut resend, mut recovery, mut excess, mut release) =
-        (Latency::new(), Latency::new(), Latency::new(), Latency::new());
-    let earliest = earliest(args);
-    let mut drilled = Drilled::new(args);
-    let mut reasons: BTreeMap<String, u64> = BTreeMap::new();
-    for index in 0..engine.calls.len() {
-        let (call, leg) = (&engine.calls[index], engine.answered[index]);
-        let drill = call.drill;
-        if !drill.set_up {
-            *reasons.entry("not set up".into()).or_default() += 1;
-            continue;
-        }
-        drilled.calls.set_up += 1;
-        engine.violations.ack_missing += u64::from(leg.ack_due);
-        engine.violations.never_answered +=
-            u64::from(call.unanswered && drill.released_at.is_some());
-        drilled.calls.outstanding += u64::from(drill.reset_at.is_some());
-        drilled.calls.resent += u64::from(drill.resent_at.is_some());
-        if let (Some(reset), Some(at)) = (drill.reset_at, drill.resent_at) {
-            resend.add(at.saturating_duration_since(reset));
-        }
-        if let Some(at) = drill.released_at {
-            drilled.calls.released += 1;
-            release.add(at.saturating_duration_since(drill.reset_at.unwrap_or(at)));
-        }
-        if let (Some(reset), Some((status @ 200..=299, at))) = (drill.reset_at, drill.hold) {
-            let _ = status;
-            let took = at.saturating_duration_since(reset);
-            drilled.calls.recovered += 1;
-            recovery.add(took);
-            excess.add(took.saturating_sub(earliest));
-            engine.violations.too_early += u64::from(took < earliest);
-        }
-        match fate(args.expect, call) {
-            None if args.expect == Expect::Kept => {
-                drilled.calls.kept += 1;
-                engine.violations.bye_missing += u64::from(leg.up);
+/// Waits until the re-INVITEs are where the connections are to die under them.
+async fn outstanding(driver: &mut Driver, moment: Moment, wanted: u64) -> Result<(), End> {
+    let wire = std::rc::Rc::clone(&driver.wire);
+    let (mut seen, mut moved) = ((0, false), Instant::now());
+    driver
+        .until(STALL_MAX, |engine, now| {
+            let unread = match moment {
+                Moment::BeforeRead => wire.bytes_unread(Side::Callee),
+                Moment::AfterRead | Moment::After100 => 0,
+            };
+            let sent = engine.out.is_empty();
+            let found = (engine.reinvites_read() + unread, sent);
+            if found != seen {
+                (seen, moved) = (found, now);
             }
-            None => {}
-            Some(reason) => {
-                drilled.calls.lost += u64::from(args.expect == Expect::Kept);
-                *reasons.entry(reason).or_default() += 1;
-            }
-        }
-    }
-    drilled.calls.not_set_up = engine.calls.len() as u64 - drilled.calls.set_up;
-    drilled.failures = reasons.iter().map(|(why, count)| format!("{count} calls: {why}")).collect();
-    drilled.resend_latency_ms = resend.figures();
-    drilled.recovery_latency_ms = recovery.figures();
-    drilled.excess_ms = excess.figures();
-    drilled.release_latency_ms = release.figures();
-    drilled.setup.seconds = setup_took.as_secs_f64();
-    drilled.setup.calls_per_second = drilled.calls.set_up as f64 / setup_took.as_secs_f64();
-    drilled.setup.latency_ms = engine.latencies.invite.figures();
-    drilled.violations = engine.violations;
-    if engine.violations.total() > 0 {
-        drilled.failures.push("breaches of the protocol: see violations".into());
-    }
-    drilled.verdict = if drilled.failures.is_empty() { Verdict::Pass } else { Verdict::Fail };
-    drilled
+            let quiet = now.saturating_duration_since(moved);
+            let there = match moment {
+                Moment::BeforeRead => seen.0 > 0 && seen.1 && quiet > QUIET,
+                Moment::AfterRead => seen.0 >= wanted,
+                Moment::After100 => seen.0 >= wanted && quiet > AFTER_100,
+            };
+            (there || wanted == 0, seen.0)
+        })
+        .await?;
+    Ok(())
 }
 
-/// Why a call is not what was expected; `None` when it is.
-fn fate(expect: Expect, call: &Call) -> Option<String> {
-    let drill = call.drill;
-    if expect == Expect::Released {
-        return match (drill.released_at, drill.hold) {
-            (Some(_), _) => None,
-            (None, Some((status, _))) => {
-                Some(format!("not released, its re-INVITE was answered {status}"))
+fn strike(driver: &Driver, party: u32, fault: Fault) -> Result<Option<Instant>, End> {
+    let struck = driver.wire.strike(Side::Callee, party, fault);
+    let struck = struck.map_err(|e| End::usage(format!("callee {party}: {e}")))?;
+    Ok(struck.first().map(|first| first.at))
+}
+
+fn door(driver: &Driver, party: u32, door: Door) -> Result<(), End> {
+    let set = driver.wire.set_door(Side::Callee, party, door);
+    set.map_err(|e| End::usage(format!("the listener of callee {party}: {e}")))
+}
+
+/// The callees accept connections and read again.
+fn come_back(driver: &Driver, callees: u32) -> Result<(), End> {
+    for party in 0..callees {
+        let lifted = driver.wire.lift(Side::Callee, party);
+        lifted.map_err(|e| End::usage(format!("the listener of callee {party}: {e}")))?;
+    }
+    Ok(())
+}
+
+/// Waits until every call has its answer or its BYE, or the deadline has passed.
+async fn recover(driver: &mut Driver, plan: &DrillPlan, callees: u32) -> Result<(), End> {
+    let reset = Instant::now();
+    if !plan.away.is_zero() {
+        driver.pause(plan.away).await?;
+        come_back(driver, callees)?;
+    }
+    let expect = plan.expect;
+    let (mut open_before, mut moved) = (u64::MAX, reset);
+    driver
+        .until(plan.limit + STALL_MAX, |engine, now| {
+            let open = match expect {
+                Expect::Kept => engine.running(),
+                Expect::Released => engine.in_flight(),
+            };
+            if open != open_before {
+                (open_before, moved) = (open, now);
             }
-            (None, None) => Some("not released, its re-INVITE was never answered".into()),
-        };
-    }
-    match (drill.hold, drill.released_at) {
-        (None, None) => return Some("no answer to its re-INVITE".into()),
-        (None | Some((200..=299, _)), Some(_)) => return Some("the server sent BYE".into()),
-        (Some((status, _)), Some(_)) => {
-            return Some(format!("its re-INVITE was answered {status}, then the server sent BYE"));
-        }
-        (Some((200..=299, _)), None) => {}
-        (Some((status, _)), None) => return Some(format!("its re-INVITE was answered {status}")),
-    }
-    match (drill.check, drill.bye) {
-        (Some(200..=299), Some(200)) => None,
-        (Some(200..=299), Some(status)) => Some(format!("its BYE was answered {status}")),
-        (Some(200..=299), None) => Some("no answer to its BYE".into()),
-        (Some(status), _) => Some(format!("the re-INVITE that checks it was answered {status}")),
-        (None, _) => Some("no answer to the re-INVITE that checks it".into()),
-    }
+            let late = now.saturating_duration_since(reset) > plan.limit;
+            // A call that was answered will not be released: no use waiting for the window.
+            let answered = expect == Expect::Released
+                && engine.running() == 0
+                && now.saturating_duration_since(moved) > STALL_MAX;
+            (open == 0 || late || answered, open)
+        })
+        .await?;
+    Ok(())
+}
+
+/// Lets the calls pass a place, so many at a time.
+async fn pass(driver: &mut Driver, plan: &DrillPlan, place: u8) -> Result<(), End> {
+    let in_flight = plan.in_flight;
+    driver
+        .until(STALL_MAX, |engine, now| {
+            let room = in_flight.saturating_sub(engine.running());
+            engine.release(place, room as usize, now);
+            (engine.met(place) == 0 && engine.running() == 0, engine.met(place) as u64)
+        })
+        .await?;
+    Ok(())
 }

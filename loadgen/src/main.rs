@@ -1,37 +1,43 @@
-//! `loadgen`: measures how long SIP calls stay in danger when connections die.
+//! `loadgen`: measures how long SIP calls stay in danger when connections die, and how much a server
+//! does.
 //!
-//! It plays all callers and all callees of a server on loopback addresses of this machine, on one
-//! thread, and shares no code with the server.
+//! It plays all callers and all callees of a server on loopback addresses of this machine, one worker
+//! for each core that it is given, and shares no code with the server.
 //!
 //! ```text
-//! args ─► run (addresses, server's process, rounds) ─► drill | bench ─► report
-//!           └─► wire (sockets) ─► engine (caller, callee) ─► message, name, text
+//! cli ─► setup (addresses, configuration), server (process), run ─► outcome (table, JSON, page, goals)
+//!                                                             └─► worker: driver ─► load | drill
+//! scenario (what calls do)  plan (when, and what goes wrong)             └─► engine ◄─► net
+//! oracle (what must hold)                                      engine ─► message, name, text
 //! ```
 #![allow(
     clippy::disallowed_methods,
     reason = "a load generator measures by the clock and waits in real time"
 )]
 
-mod args;
-mod bench;
-mod callee;
-mod caller;
+mod cli;
 mod drill;
+mod driver;
 mod engine;
-mod figures;
+mod kernel;
 mod limits;
+mod load;
 mod message;
 mod name;
-mod progress;
-mod report;
+mod net;
+mod oracle;
+mod outcome;
+mod plan;
 mod run;
+mod scenario;
 mod server;
+mod setup;
 mod text;
 mod usage;
-mod wire;
+mod work;
+mod worker;
 
 use std::io::Write;
-use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -39,11 +45,9 @@ use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::time::Duration;
 
 use clap::Parser;
-use glommio::{LocalExecutor, LocalExecutorBuilder, Placement};
 
-use crate::args::{Cli, Command, Common};
-use crate::report::Verdict;
-use crate::run::{Plan, Watch};
+use crate::cli::{Cli, Command};
+use crate::run::Watch;
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -66,9 +70,8 @@ impl End {
 fn main() -> ExitCode {
     // clap ends a bad command line itself, with status 2 and the allowed range.
     let cli = Cli::parse();
-    match run(&cli) {
-        Ok(Verdict::Pass) => ExitCode::SUCCESS,
-        Ok(Verdict::Fail) => ExitCode::from(1),
+    match command(&cli) {
+        Ok(status) => ExitCode::from(status),
         Err(end) => {
             let _ = writeln!(std::io::stderr().lock(), "loadgen: {}", end.text);
             ExitCode::from(end.status)
@@ -76,73 +79,35 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(cli: &Cli) -> Result<Verdict, End> {
-    let (common, delay, window) = match &cli.command {
-        Command::Drill(args) => (&args.common, args.delay, args.window),
-        Command::Calls(args) => (&args.common, 500, 0),
-        Command::Reinvites(args) => (&args.common, 500, 0),
-    };
-    let plan = Plan::new(common, delay, window)?;
-    if common.print_config {
-        print(&plan.config)?;
-        return Ok(Verdict::Pass);
+fn command(cli: &Cli) -> Result<u8, End> {
+    match &cli.command {
+        Command::Drill(args) => work::drill(args),
+        Command::Run(args) => work::run(args),
+        Command::Scenarios { name } => work::scenarios(name.as_deref()),
+        Command::Import { file } => work::import(file),
+        Command::Compare(args) => work::compare(args),
     }
-    limits::allow_descriptors(common.callee_connections, common.caller_connections)?;
-    let watch = Watch::default();
-    catch_signals(&watch)?;
-    let _watchdog = watchdog(common.timeout, watch.clone());
-    let server = run::server(&plan, common, &watch)?;
-    let executor = executor(common)?;
-    let (verdict, table, json) = match &cli.command {
-        Command::Drill(args) => {
-            let drilled = executor.run(drill::run(args, plan, server, &watch))?;
-            (drilled.verdict, drilled.table(), serde_json::to_vec_pretty(&drilled))
-        }
-        Command::Calls(args) => {
-            let benched = executor.run(bench::calls(args, plan, server, &watch))?;
-            (benched.verdict, benched.table(), serde_json::to_vec_pretty(&benched))
-        }
-        Command::Reinvites(args) => {
-            let benched = executor.run(bench::reinvites(args, plan, server, &watch))?;
-            (benched.verdict, benched.table(), serde_json::to_vec_pretty(&benched))
-        }
-    };
-    print(&table)?;
-    if let Some(file) = &common.json {
-        let bytes = json.map_err(|e| End::usage(format!("cannot write the figures: {e}")))?;
-        write_json(file, bytes)?;
-    }
-    Ok(verdict)
 }
 
-fn print(text: &str) -> Result<(), End> {
+/// Writes to standard output.
+///
+/// # Errors
+/// Nobody reads it.
+pub(crate) fn print(text: &str) -> Result<(), End> {
     let written = std::io::stdout().lock().write_all(text.as_bytes());
     written.map_err(|e| End::usage(format!("cannot write to standard output: {e}")))
 }
 
-fn write_json(file: &Path, mut bytes: Vec<u8>) -> Result<(), End> {
-    bytes.push(b'\n');
-    std::fs::write(file, bytes)
-        .map_err(|e| End::usage(format!("cannot write {}: {e}", file.display())))
-}
-
-fn executor(common: &Common) -> Result<LocalExecutor, End> {
-    let placement = match common.core {
-        Some(core) => Placement::Fixed(core.into()),
-        None => Placement::Unbound,
-    };
-    LocalExecutorBuilder::new(placement)
-        .name("loadgen")
-        .io_memory(1 << 20)
-        .ring_depth(512)
-        // glommio 0.9 may sleep on runnable tasks when this timer fires at the wrong moment.
-        .preempt_timer(Duration::from_secs(1))
-        .make()
-        .map_err(|e| End::usage(format!("cannot make an io_uring executor: {e}")))
+/// Tells the operator something beside the result.
+pub(crate) fn warn(text: &str) {
+    let _ = writeln!(std::io::stderr().lock(), "{text}");
 }
 
 /// SIGINT and SIGTERM end the run in order, the server with it.
-fn catch_signals(watch: &Watch) -> Result<(), End> {
+///
+/// # Errors
+/// A signal that cannot be caught.
+pub(crate) fn catch_signals(watch: &Watch) -> Result<(), End> {
     for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
         signal_hook::flag::register(signal, Arc::clone(&watch.stop))
             .map_err(|e| End::usage(format!("cannot catch signal {signal}: {e}")))?;
@@ -151,7 +116,7 @@ fn catch_signals(watch: &Watch) -> Result<(), End> {
 }
 
 /// Ends a run that hangs so badly that it does not see its own timeout. Dropped when it is over.
-fn watchdog(timeout: u32, watch: Watch) -> Sender<()> {
+pub(crate) fn watchdog(timeout: u32, watch: Watch) -> Sender<()> {
     const GRACE: Duration = Duration::from_secs(15);
     let (over, wait) = channel();
     std::thread::spawn(move || {

@@ -28,6 +28,8 @@ pub(crate) enum Start {
 /// One message; what is absent is empty or zero.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Message<'a> {
+    /// The whole message as it came.
+    pub(crate) raw: &'a [u8],
     pub(crate) start: Start,
     /// All header lines, without the first line and the empty one.
     pub(crate) headers: &'a [u8],
@@ -41,6 +43,18 @@ pub(crate) struct Message<'a> {
     pub(crate) cseq_method: Method,
     /// The URI of the first Contact.
     pub(crate) contact: &'a [u8],
+    /// None when it is absent or no number.
+    pub(crate) max_forwards: Option<u32>,
+    /// Lines of Route and of Record-Route.
+    pub(crate) routes: u16,
+    pub(crate) record_routes: u16,
+}
+
+impl<'a> Message<'a> {
+    /// The method of a request; the version of a response.
+    pub(crate) fn method_name(&self) -> &'a [u8] {
+        &self.raw[..memchr(b' ', self.raw).unwrap_or(0)]
+    }
 }
 
 /// What the front of a buffer is.
@@ -74,6 +88,7 @@ pub(crate) fn next(bytes: &[u8]) -> Frame<'_> {
     match bytes.get(head..whole) {
         Some(body) => {
             message.body = body;
+            message.raw = &bytes[..whole];
             Frame::Message(message, whole)
         }
         None => Frame::Partial,
@@ -89,6 +104,7 @@ fn head_len(bytes: &[u8]) -> Option<usize> {
 fn read_head(head: &[u8]) -> Option<(Message<'_>, usize)> {
     let first_end = memchr(b'\n', head)?;
     let mut message = Message {
+        raw: head,
         start: read_start(trim(&head[..first_end]))?,
         headers: &head[first_end + 1..],
         body: &[],
@@ -99,6 +115,9 @@ fn read_head(head: &[u8]) -> Option<(Message<'_>, usize)> {
         cseq: 0,
         cseq_method: Method::Other,
         contact: &[],
+        max_forwards: None,
+        routes: 0,
+        record_routes: 0,
     };
     let mut body_len = 0;
     for (name, value) in headers(message.headers) {
@@ -114,7 +133,12 @@ fn read_head(head: &[u8]) -> Option<(Message<'_>, usize)> {
             }
             Field::Contact if message.contact.is_empty() => message.contact = uri(value),
             Field::ContentLength => body_len = number(value)? as usize,
-            Field::Via | Field::Contact | Field::RecordRoute | Field::Other => {}
+            Field::RecordRoute => message.record_routes = message.record_routes.saturating_add(1),
+            Field::Other if name.eq_ignore_ascii_case(b"Max-Forwards") => {
+                message.max_forwards = number(value);
+            }
+            Field::Other if is_route(name) => message.routes = message.routes.saturating_add(1),
+            Field::Via | Field::Contact | Field::Other => {}
         }
     }
     Some((message, body_len))
@@ -130,7 +154,8 @@ fn read_start(line: &[u8]) -> Option<Start> {
     version.eq_ignore_ascii_case(b"SIP/2.0").then(|| Start::Request(method(&line[..blank])))
 }
 
-fn method(word: &[u8]) -> Method {
+/// What a method's name means.
+pub(crate) fn method(word: &[u8]) -> Method {
     match word {
         b"INVITE" => Method::Invite,
         b"ACK" => Method::Ack,
@@ -174,6 +199,11 @@ pub(crate) fn field_of(name: &[u8]) -> Field {
         (14, _) if is(b"Content-Length") => Field::ContentLength,
         _ => Field::Other,
     }
+}
+
+/// The field is Route, which has no compact name.
+pub(crate) fn is_route(name: &[u8]) -> bool {
+    name.eq_ignore_ascii_case(b"Route")
 }
 
 /// Every field of a block of header lines: name and value, folded lines kept in one value.
@@ -262,7 +292,8 @@ mod tests {
     const OK: &[u8] = b"SIP/2.0 200 OK\r\nv: SIP/2.0/TCP 127.0.0.1;branch=z9hG4bKab;rport\r\n\
         FROM : \"A;tag=no\" <sip:a@127.0.0.1;tag=no>;tag=ours\r\nt: <sip:b@127.0.0.1>\r\n ;tag=theirs\r\n\
         i: name@host\r\nCSeq: 7  INVITE\r\nm: <sip:b@127.0.0.1:5070;transport=tcp>;expires=3\r\n\
-        Record-Route: <sip:p1;lr>, <sip:p2,x;lr>\r\nl: 3\r\n\r\nabcSIP/2.0";
+        Record-Route: <sip:p1;lr>, <sip:p2,x;lr>\r\nmax-forwards: 70\r\nRoute: <sip:p3;lr>\r\n\
+        l: 3\r\n\r\nabcSIP/2.0";
 
     #[test]
     fn compact_folded_and_oddly_spaced_fields_are_read() {
@@ -276,6 +307,7 @@ mod tests {
         assert_eq!((message.cseq, message.cseq_method), (7, Method::Invite));
         assert_eq!(message.contact, b"sip:b@127.0.0.1:5070;transport=tcp");
         assert_eq!(message.body, b"abc");
+        assert_eq!((message.max_forwards, message.routes, message.record_routes), (Some(70), 1, 1));
         let routes = headers(message.headers).find(|(n, _)| field_of(n) == Field::RecordRoute);
         let routes: Vec<_> = members(routes.unwrap().1).rev().collect();
         assert_eq!(routes, [&b"<sip:p2,x;lr>"[..], b"<sip:p1;lr>"]);

@@ -1,11 +1,11 @@
 //! Names that travel: they say which call is meant, so that no map of strings is needed.
 //!
 //! ```text
-//! Call-ID   0000002a-00000001-5eed5eed        call 42, its first use, this run
-//! From tag  c0000002a-00000001-5eed5eed       the same, caller's side
-//! To tag    d0000002a-00000001-5eed5eed       the same, callee's side
-//! branch    z9hG4bK-0000002a-00000001-5eed5eed-3   CSeq 3 of it; the ACK of a 2xx has `-3a`
-//! SDP       o=lg 42 7 IN …                    call 42, seventh offer
+//! Call-ID   0000002a-00000001-5eed5eed        caller 42, its first use, this run
+//! tag       c0000002a-00000001-5eed5eed       the same
+//! tag       d00000007-00000001-5eed5eed       callee 7, its first use
+//! branch    z9hG4bK-c0000002a-00000001-5eed5eed-3   CSeq 3 of it; the ACK of a 2xx has `-3a`
+//! SDP       o=0000002a-00000001-5eed5eed 42 7 IN …  the call of caller 42, seventh offer
 //! ```
 
 use std::io::Write;
@@ -44,6 +44,12 @@ impl Name {
     }
 }
 
+impl std::fmt::Display for Name {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{:08x}-{:08x}-{:08x}", self.index, self.generation, self.run)
+    }
+}
+
 fn hex(text: &[u8]) -> Option<u32> {
     text.iter().try_fold(0, |value: u32, byte| Some(value << 4 | char::from(*byte).to_digit(16)?))
 }
@@ -60,6 +66,7 @@ pub(crate) enum Direction {
     Both,
     SendOnly,
     ReceiveOnly,
+    Inactive,
 }
 
 impl Direction {
@@ -68,6 +75,7 @@ impl Direction {
             Self::Both => "sendrecv",
             Self::SendOnly => "sendonly",
             Self::ReceiveOnly => "recvonly",
+            Self::Inactive => "inactive",
         }
     }
 
@@ -77,6 +85,7 @@ impl Direction {
             Self::Both => Self::Both,
             Self::SendOnly => Self::ReceiveOnly,
             Self::ReceiveOnly => Self::SendOnly,
+            Self::Inactive => Self::Inactive,
         }
     }
 
@@ -86,35 +95,38 @@ impl Direction {
         match () {
             () if states(b"a=sendonly") => Self::SendOnly,
             () if states(b"a=recvonly") => Self::ReceiveOnly,
+            () if states(b"a=inactive") => Self::Inactive,
             () => Self::Both,
         }
     }
 }
 
-/// Replaces `out` by a session description of call `index`.
+/// Appends a session description of the call `name`.
 pub(crate) fn write_sdp(
     out: &mut Vec<u8>,
-    host: &str,
-    index: u32,
+    host: std::net::Ipv4Addr,
+    name: Name,
     version: u32,
     direction: Direction,
 ) {
-    out.clear();
     let direction = direction.text();
+    out.extend_from_slice(b"v=0\r\no=");
+    name.write(out);
     let written = write!(
         out,
-        "v=0\r\no=lg {index} {version} IN IP4 {host}\r\ns=-\r\nc=IN IP4 {host}\r\nt=0 0\r\n\
+        " {} {version} IN IP4 {host}\r\ns=-\r\nc=IN IP4 {host}\r\nt=0 0\r\n\
          m=audio 40000 RTP/AVP 0 8\r\na=rtpmap:0 PCMU/8000\r\na=rtpmap:8 PCMA/8000\r\n\
-         a={direction}\r\n"
+         a={direction}\r\n",
+        name.index
     );
     debug_assert!(written.is_ok(), "a Vec takes every write");
 }
 
 /// The call that a session description is about.
-pub(crate) fn sdp_call(sdp: &[u8]) -> Option<u32> {
-    let at = memchr::memmem::find(sdp, b"o=lg ")? + 5;
+pub(crate) fn sdp_call(sdp: &[u8]) -> Option<Name> {
+    let at = memchr::memmem::find(sdp, b"\no=")? + 3;
     let rest = &sdp[at..];
-    crate::message::number(&rest[..memchr::memchr(b' ', rest)?])
+    Name::read(&rest[..memchr::memchr(b' ', rest)?])
 }
 
 #[cfg(test)]
@@ -135,8 +147,9 @@ mod tests {
     #[test]
     fn a_description_says_its_call_and_its_direction() {
         let mut sdp = Vec::new();
-        write_sdp(&mut sdp, "127.0.0.1", 70, 2, Direction::SendOnly);
-        assert_eq!(sdp_call(&sdp), Some(70));
+        let name = Name { index: 70, generation: 3, run: 9 };
+        write_sdp(&mut sdp, [127, 0, 0, 1].into(), name, 2, Direction::SendOnly);
+        assert_eq!(sdp_call(&sdp), Some(name));
         assert_eq!(Direction::of(&sdp).answer(), Direction::ReceiveOnly);
         assert_eq!(sdp_call(b"v=0\r\no=- 1 1 IN IP4 h\r\n"), None);
     }

@@ -1,304 +1,68 @@
-//! What every command does: addresses, server, connections, and rounds with a deadline.
+//! A run from its command line to its outcome: addresses, server's process, workers, what they tell.
 #![allow(
     clippy::disallowed_methods,
     reason = "a load generator measures by the clock and waits in real time"
 )]
 
-use std::net::{SocketAddr, SocketAddrV4};
+use std::fs::File;
+use std::io::{BufReader, BufWriter, Write};
 use std::path::PathBuf;
-use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
 
 use crate::End;
-use crate::args::{self, Common};
-use crate::engine::{Engine, Round, Side};
-use crate::progress::Progress;
-use crate::server::{self, Options, Server};
-use crate::text::Party;
-use crate::usage::Usage;
-use crate::wire::{Listening, Wire};
+use crate::cli::Common;
+use crate::engine::Settings;
+use crate::oracle::{self, events::Events};
+use crate::outcome::{
+    About, Gather, Live, Look, Manifest, Outcome, Recorder, ServerBuild, ServerUse,
+};
+use crate::plan::{Purpose, Random, Strike};
+use crate::scenario::program::Mixture;
+use crate::server::Server;
+use crate::setup::{self, Setup};
+use crate::usage;
+use crate::worker::{self, Done, Job, News, Point, Work};
 
-/// Between two looks at a round.
-const TICK: Duration = Duration::from_millis(1);
-/// A round that gets no further for so long is given up.
-pub(crate) const STALL_MAX: Duration = Duration::from_secs(10);
-/// Port of the parties when the server was configured by somebody else.
-const PORT_DEFAULT: u16 = 5070;
 /// Between the start of the server and the look at its memory.
 const IDLE: Duration = Duration::from_millis(300);
+/// Between two looks at whether the server still runs.
+const LOOK: Duration = Duration::from_millis(100);
+/// The series' intervals.
+const INTERVAL: Duration = Duration::from_millis(100);
+/// The server's events are read so many bytes at a time.
+const EVENTS_BUFFER: usize = 1 << 20;
+/// How long workers may take to end after they were asked to.
+const END_MAX: Duration = Duration::from_secs(5);
 
-/// Who calls whom, before anything is opened.
-pub(crate) struct Plan {
-    pub(crate) callers: Vec<Party>,
-    pub(crate) callees: Vec<Party>,
-    pub(crate) server: SocketAddrV4,
-    pub(crate) config: String,
-    pub(crate) seed: u64,
-    /// `seed` as it stands in names.
-    pub(crate) run: u32,
-    port: u16,
-}
-
-impl Plan {
-    /// Chooses the addresses.
-    ///
-    /// # Errors
-    /// No free port.
-    pub(crate) fn new(common: &Common, delay: u32, window: u32) -> Result<Self, End> {
-        let seed = common.seed.unwrap_or_else(seed_of_now);
-        let port = match (common.port, common.server.is_some() || common.print_config) {
-            (0, true) => PORT_DEFAULT,
-            (0, false) => server::free_port(args::callee_address(0))?,
-            (port, _) => port,
-        };
-        let party = |user: String, ip: std::net::Ipv4Addr| Party {
-            user,
-            host: ip.to_string(),
-            sent_by: format!("{ip}:{port}"),
-            conn: None,
-        };
-        let callees: Vec<Party> = (0..common.callee_connections)
-            .map(|n| party(format!("{}", 70_001 + n), args::callee_address(n)))
-            .collect();
-        let callers: Vec<Party> = (0..common.caller_connections)
-            .map(|n| party(format!("caller-{}-", n + 1), args::caller_address(n)))
-            .collect();
-        let server = match common.server {
-            Some(address) => address,
-            None if common.print_config => SocketAddrV4::new([127, 0, 0, 1].into(), 5060),
-            None => {
-                let ip = [127, 0, 0, 1].into();
-                SocketAddrV4::new(ip, server::free_port(ip)?)
-            }
-        };
-        let options = Options { listen: server, cores: &common.server_cores, delay, window };
-        let config = server::config(options, &callers, &callees);
-        let run = (mix(seed) >> 32) as u32;
-        Ok(Self { callers, callees, server, config, seed, run, port })
-    }
-}
-
-/// A run in progress.
-pub(crate) struct Run {
-    pub(crate) wire: Rc<Wire>,
-    pub(crate) server: Server,
-    pub(crate) progress: Progress,
-    pub(crate) idle: Option<Usage>,
-    /// The server ended before its time.
-    pub(crate) server_lost: Option<String>,
-    listening: Vec<Listening>,
-    port: u16,
-    deadline: Instant,
-    timeout: u32,
-    stop: Arc<AtomicBool>,
+/// What outlives a run that hangs: the wish to stop, and the server to end.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Watch {
+    pub(crate) stop: Arc<AtomicBool>,
+    /// Process of the server that was started here; 0: none.
+    pub(crate) server: Arc<AtomicU32>,
 }
 
 /// The server that was named, or one that is started.
 ///
-/// Called before the executor pins this thread: a child inherits the CPUs of its parent.
+/// Called before a thread is pinned: a child inherits the CPUs of its parent.
 ///
 /// # Errors
 /// It cannot be started.
-pub(crate) fn server(plan: &Plan, common: &Common, watch: &Watch) -> Result<Server, End> {
+pub(crate) fn server(setup: &Setup, common: &Common, watch: &Watch) -> Result<Server, End> {
     if let Some(address) = common.server {
-        return Ok(Server::running(address, common.server_pid));
-    }
-    let server = Server::start(&program(common)?, &plan.config, plan.server, plan.run)?;
-    watch.server.store(server.pid.unwrap_or(0), Ordering::Relaxed);
-    Ok(server)
-}
-
-impl Run {
-    /// Opens every address and connects the callers.
-    ///
-    /// # Errors
-    /// What the machine does not allow, or the server refuses.
-    pub(crate) async fn begin(
-        plan: Plan,
-        server: Server,
-        common: &Common,
-        calls: u32,
-        watch: &Watch,
-    ) -> Result<Self, End> {
-        let deadline = Instant::now() + Duration::from_secs(common.timeout.into());
-        glommio::timer::sleep(IDLE).await;
-        let idle = server.usage();
-        if let (Some(pid), None) = (common.server_pid, idle) {
+        let server = Server::running(address, common.server_pid);
+        if let (Some(pid), None) = (common.server_pid, server.usage()) {
             return Err(End::usage(format!("--server-pid: there is no process {pid}")));
         }
-        let Plan { callers, callees, run, port, .. } = plan;
-        let (caller_count, callee_count) = (callers.len() as u32, callees.len() as u32);
-        let engine =
-            Engine::new(run, server.address.to_string(), callers, callees, calls, Instant::now());
-        let mut this = Self {
-            wire: Wire::new(engine),
-            server,
-            progress: Progress::new(),
-            idle,
-            server_lost: None,
-            listening: Vec::new(),
-            port,
-            deadline,
-            timeout: common.timeout,
-            stop: Arc::clone(&watch.stop),
-        };
-        for party in 0..caller_count {
-            let address = SocketAddr::from((args::caller_address(party), port));
-            // Kept by its task: the server may open a connection to a caller, too.
-            let listening = this.wire.listen(Side::Caller, party, address);
-            this.listening.push(listening.map_err(|e| cannot_listen(address, &e))?);
-        }
-        this.listen_callees(callee_count)?;
-        let server = SocketAddr::from(this.server.address);
-        for party in 0..caller_count {
-            let from = args::caller_address(party);
-            this.wire.connect(party, from, server).map_err(|e| {
-                End::usage(format!("no server at {server}: connecting from {from}: {e}"))
-            })?;
-        }
-        Ok(this)
+        return Ok(server);
     }
-
-    fn listen_callees(&mut self, count: u32) -> Result<(), End> {
-        for party in 0..count {
-            let address = SocketAddr::from((args::callee_address(party), self.port));
-            let listening = self.wire.listen(Side::Callee, party, address);
-            self.listening.push(listening.map_err(|e| cannot_listen(address, &e))?);
-        }
-        Ok(())
-    }
-
-    /// The callees refuse connections from now on.
-    ///
-    /// # Errors
-    /// A port that stays open.
-    pub(crate) async fn leave(&mut self) -> Result<(), End> {
-        let callers = self.wire.engine.borrow().callers.len();
-        self.listening.truncate(callers);
-        let last = self.wire.engine.borrow().callees.len() as u32 - 1;
-        // The ring lets go of a listener at its next turn; nobody connects before the reset.
-        for _ in 0..200 {
-            glommio::timer::sleep(Duration::from_millis(5)).await;
-            let refuses = |party| {
-                let address = SocketAddr::from((args::callee_address(party), self.port));
-                std::net::TcpStream::connect_timeout(&address, STALL_MAX).is_err()
-            };
-            if refuses(last) && refuses(0) {
-                return Ok(());
-            }
-        }
-        Err(End::usage("a callee's port stays open although its listener was closed".into()))
-    }
-
-    /// The callees accept connections again.
-    ///
-    /// # Errors
-    /// A port that somebody took meanwhile.
-    pub(crate) fn come_back(&mut self) -> Result<(), End> {
-        let callees = self.wire.engine.borrow().callees.len() as u32;
-        self.listen_callees(callees)
-    }
-
-    /// Lets a moment pass and shows `text`.
-    ///
-    /// # Errors
-    /// The overall timeout, or a signal to end.
-    pub(crate) async fn tick(&mut self, text: impl FnOnce(&Engine) -> String) -> Result<(), End> {
-        glommio::timer::sleep(TICK).await;
-        let now = Instant::now();
-        if self.stop.load(Ordering::Relaxed) {
-            return Err(End::usage("interrupted".into()));
-        }
-        if now > self.deadline {
-            let seconds = self.timeout;
-            return Err(End::usage(format!("not finished after {seconds} s (--timeout)")));
-        }
-        if self.server_lost.is_none()
-            && let Some(status) = self.server.has_ended()
-        {
-            let words = self.server.last_words();
-            self.server_lost = Some(format!("the server ended during the run: {status}{words}"));
-        }
-        let engine = self.wire.engine.borrow();
-        self.progress.show(now, || text(&engine));
-        Ok(())
-    }
-
-    /// Waits for `duration` with ticks.
-    ///
-    /// # Errors
-    /// As [`tick`](Self::tick).
-    pub(crate) async fn wait(&mut self, duration: Duration, text: &str) -> Result<(), End> {
-        let until = Instant::now() + duration;
-        while Instant::now() < until {
-            self.tick(|_| text.into()).await?;
-        }
-        Ok(())
-    }
-
-    /// One step for every call; gives up what gets no further. How long it took.
-    ///
-    /// # Errors
-    /// As [`tick`](Self::tick).
-    pub(crate) async fn round(
-        &mut self,
-        label: &str,
-        mut round: Round,
-        rate: Option<u32>,
-    ) -> Result<Duration, End> {
-        let began = Instant::now();
-        let (mut done, mut moved) = (0, began);
-        if rate.is_some() {
-            round.allowed = 0;
-        }
-        self.wire.with(|engine, now| engine.begin(round, now));
-        loop {
-            let over = self.wire.with(|engine, now| {
-                if let Some(rate) = rate {
-                    let micros = (now - began).as_micros() as u64;
-                    engine.round.allowed = micros * u64::from(rate) / 1_000_000 + 1;
-                }
-                engine.pump(now);
-                if engine.round.done != done {
-                    (done, moved) = (engine.round.done, now);
-                }
-                engine.round_is_over()
-            });
-            if over {
-                return Ok(began.elapsed());
-            }
-            if moved.elapsed() > STALL_MAX {
-                self.wire.with(|engine, _| engine.abandon_round());
-                return Ok(began.elapsed());
-            }
-            self.tick(|engine| {
-                let (done, all) = (engine.round.done, engine.calls.len());
-                format!("{label}: {done} of {all}, {} failed", engine.round.failed)
-            })
-            .await?;
-        }
-    }
-
-    /// Ends the server, if it was started here; what was wrong with its end.
-    ///
-    /// Callers and callees answer meanwhile: a server that drains waits for them.
-    pub(crate) async fn end(&mut self) -> Option<String> {
-        let began = Instant::now();
-        if self.server.ask_to_end() {
-            while began.elapsed() < server::STOP_MAX && self.server.has_ended().is_none() {
-                glommio::timer::sleep(Duration::from_millis(5)).await;
-            }
-        }
-        self.progress.end();
-        let complaint = self.server.clear_up();
-        self.server_lost.take().or(complaint)
-    }
-}
-
-fn cannot_listen(address: SocketAddr, error: &std::io::Error) -> End {
-    End::usage(format!("cannot listen at {address}: {error}"))
+    let server = Server::start(&program(common)?, setup)?;
+    watch.server.store(server.pid.unwrap_or(0), Ordering::Relaxed);
+    std::thread::sleep(IDLE);
+    Ok(server)
 }
 
 fn program(common: &Common) -> Result<PathBuf, End> {
@@ -310,23 +74,288 @@ fn program(common: &Common) -> Result<PathBuf, End> {
     Ok(own.with_file_name("holdfast"))
 }
 
-fn seed_of_now() -> u64 {
-    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
-    since.map_or(0, |since| since.as_nanos() as u64) ^ u64::from(std::process::id())
+/// What the workers are to do.
+pub(crate) struct Task<'a> {
+    pub(crate) command: &'static str,
+    pub(crate) mixture: &'a Mixture,
+    /// The work of worker `n` of so many.
+    pub(crate) work: &'a dyn Fn(u32, u32) -> Work,
+    /// Of all parties.
+    pub(crate) strikes: Vec<Strike>,
+    pub(crate) open_loop: bool,
 }
 
-/// Spreads neighbouring seeds over all numbers (the finaliser of SplitMix64).
-fn mix(seed: u64) -> u64 {
-    let a = seed.wrapping_add(0x9e37_79b9_7f4a_7c15);
-    let b = (a ^ a >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    let c = (b ^ b >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
-    c ^ c >> 31
+/// Runs the workers and puts together what they found. Goals and verdict are still to come.
+///
+/// # Errors
+/// What the machine does not allow, the timeout, or a signal.
+pub(crate) fn play(
+    task: &Task<'_>,
+    setup: &Setup,
+    common: &Common,
+    server: &mut Server,
+    watch: &Watch,
+) -> Result<(Recorder, About), End> {
+    let workers = common.workers();
+    let (sender, news) = channel();
+    let deadline =
+        (common.timeout > 0).then(|| Instant::now() + Duration::from_secs(common.timeout.into()));
+    let stop = Arc::new(AtomicBool::new(false));
+    let mut threads = Vec::new();
+    for number in 0..workers {
+        let job = Job {
+            number,
+            core: common.cores.get(number as usize).copied(),
+            settings: settings(setup, common, number),
+            mixture: task.mixture.clone(),
+            callers: setup.callers_of(number, workers).to_vec(),
+            callees: setup.callees_of(number, workers).to_vec(),
+            server: setup.server,
+            transport: setup.transport,
+            tls: setup.tls.clone(),
+            strikes: setup.strikes_of(&task.strikes, number, workers),
+            work: (task.work)(number, workers),
+            deadline,
+            stop: Arc::clone(&stop),
+            news: sender.clone(),
+        };
+        let spawned = worker::spawn(job);
+        threads.push(spawned.map_err(|e| End::usage(format!("cannot start a thread: {e}")))?);
+    }
+    drop(sender);
+    let mut room = Room::new(workers, common, server)?;
+    let told = room.listen(&news, server, watch, &stop);
+    for thread in threads {
+        // A worker that panicked has printed why.
+        let ended = thread.join();
+        ended.map_err(|_| End::usage("a worker ended by a fault of its own".into()))?;
+    }
+    told?;
+    room.conclude(task, setup, common, server)
 }
 
-/// What outlives a run that hangs: the wish to stop, and the server to end.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Watch {
-    pub(crate) stop: Arc<AtomicBool>,
-    /// Process of the server that was started here; 0: none.
-    pub(crate) server: Arc<AtomicU32>,
+fn settings(setup: &Setup, common: &Common, worker: u32) -> Settings {
+    Settings {
+        // Workers tell their calls apart by it.
+        run: setup.run.wrapping_add(worker),
+        seed: Random::new(setup.seed, Purpose::Programs(worker)).number(),
+        address: setup.server,
+        server: setup.server.to_string(),
+        transport: setup::name_of(setup.transport),
+        datagrams: setup.transport == crate::net::Transport::Udp,
+        delay: common.delay(),
+        interval: INTERVAL,
+    }
+}
+
+/// Where the workers' news come in.
+struct Room {
+    gather: Gather,
+    live: Live<std::io::Stderr>,
+    lines: Option<(PathBuf, BufWriter<File>)>,
+    /// How many workers came to each point.
+    points: [u32; 4],
+    usage: ServerUse,
+    done: Vec<Done>,
+    failed: Option<End>,
+    failures: Vec<String>,
+    workers: u32,
+}
+
+impl Room {
+    fn new(workers: u32, common: &Common, server: &Server) -> Result<Self, End> {
+        let lines = common.json_lines.as_ref().map(|path| match File::create(path) {
+            Ok(file) => Ok((path.clone(), BufWriter::new(file))),
+            Err(e) => Err(End::usage(format!("cannot write {}: {e}", path.display()))),
+        });
+        Ok(Self {
+            gather: Gather::new(workers as usize),
+            live: Live::new(std::io::stderr(), Look::of_stderr()),
+            lines: lines.transpose()?,
+            points: [0; 4],
+            usage: ServerUse { pid: server.pid, ..ServerUse::default() },
+            done: Vec::new(),
+            failed: None,
+            failures: Vec::new(),
+            workers,
+        })
+    }
+
+    /// Takes news until every worker is done.
+    fn listen(
+        &mut self,
+        news: &Receiver<News>,
+        server: &mut Server,
+        watch: &Watch,
+        stop: &AtomicBool,
+    ) -> Result<(), End> {
+        let mut asked: Option<Instant> = None;
+        loop {
+            match news.recv_timeout(LOOK) {
+                Ok(one) => self.take(one, server)?,
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => break,
+            }
+            if self.failures.is_empty()
+                && let Some(status) = server.has_ended()
+            {
+                let words = server.last_words();
+                self.failures.push(format!("the server ended during the run: {status}{words}"));
+            }
+            if watch.stop.load(Ordering::Relaxed) || self.failed.is_some() {
+                stop.store(true, Ordering::Relaxed);
+                let since = *asked.get_or_insert_with(Instant::now);
+                if since.elapsed() > END_MAX {
+                    break;
+                }
+            }
+        }
+        self.live.end();
+        match self.failed.take() {
+            Some(end) => Err(end),
+            None => Ok(()),
+        }
+    }
+
+    fn take(&mut self, news: News, server: &Server) -> Result<(), End> {
+        match news {
+            News::Progress(worker, progress) => {
+                for line in self.gather.news(worker as usize, progress) {
+                    self.live.show(&line);
+                    self.write(&line.to_json_line())?;
+                }
+            }
+            News::Point(point) => {
+                let at = &mut self.points[point as usize];
+                *at += 1;
+                if *at == self.workers {
+                    let usage = server.usage();
+                    match point {
+                        Point::Ready => self.usage.idle = usage,
+                        Point::Up => self.usage.up = usage,
+                        Point::Recovered => self.usage.recovered = usage,
+                        Point::After => self.usage.after = usage,
+                    }
+                }
+            }
+            News::Done(worker, done) => match *done {
+                Ok(done) => {
+                    for line in self.gather.ended(worker as usize, INTERVAL) {
+                        self.live.show(&line);
+                        self.write(&line.to_json_line())?;
+                    }
+                    self.done.push(done);
+                }
+                Err(end) => {
+                    self.failed.get_or_insert(end);
+                }
+            },
+        }
+        Ok(())
+    }
+
+    fn write(&mut self, line: &str) -> Result<(), End> {
+        let Some((path, file)) = &mut self.lines else { return Ok(()) };
+        let written = file.write_all(line.as_bytes()).and_then(|()| file.flush());
+        written.map_err(|e| End::usage(format!("cannot write {}: {e}", path.display())))
+    }
+
+    fn conclude(
+        mut self,
+        task: &Task<'_>,
+        setup: &Setup,
+        common: &Common,
+        server: &mut Server,
+    ) -> Result<(Recorder, About), End> {
+        let mut about = About {
+            command: task.command.into(),
+            scenario: task.mixture.name.clone(),
+            manifest: manifest(setup, common),
+            open_loop: task.open_loop,
+            failures: std::mem::take(&mut self.failures),
+            rss_peak_kib: usage::of(std::process::id()).map_or(0, |own| own.rss_peak_kib),
+            server: self.usage.pid.map(|_| self.usage.clone()),
+            ..About::default()
+        };
+        let mut sum: Option<Recorder> = None;
+        let mut violations = oracle::Violations::default();
+        for done in self.done.drain(..) {
+            about.duration = about.duration.max(done.measured);
+            about.failures.extend(done.failures);
+            violations.merge(&done.violations);
+            for (number, calls) in &done.seen {
+                server.seen.entry(number.clone()).or_default().add(calls);
+            }
+            match sum.as_mut() {
+                Some(sum) => sum.merge(done.recorder),
+                None => sum = Some(done.recorder),
+            }
+        }
+        about.violations.add(&violations);
+        let recorder = sum.ok_or_else(|| End::usage("no worker came to its end".into()))?;
+        Ok((recorder, about))
+    }
+}
+
+/// What is wrong in the events of a server that has ended, against what was seen in the run of
+/// length `time`. Nothing where it wrote none.
+///
+/// # Errors
+/// A file that cannot be read.
+pub(crate) fn events(
+    setup: &Setup,
+    server: &Server,
+    time: Duration,
+) -> Result<oracle::Violations, End> {
+    let mut violations = oracle::Violations::default();
+    let Some(path) = &setup.events else { return Ok(violations) };
+    let file = File::open(path).map(|file| BufReader::with_capacity(EVENTS_BUFFER, file));
+    let events = file.and_then(|file| Events::read(file, Duration::ZERO));
+    let fail = |e| End::usage(format!("cannot read the server's events {}: {e}", path.display()));
+    let events = events.map_err(fail)?;
+    let seen = server.seen.iter().map(|(number, calls)| (number.as_str(), *calls));
+    events.compare(seen, time, &mut violations);
+    Ok(violations)
+}
+
+fn manifest(setup: &Setup, common: &Common) -> Manifest {
+    let cores = common.cores.iter().map(|core| u32::from(*core)).collect();
+    let mut manifest = Manifest::collect(setup.seed, cores);
+    if common.server.is_none() {
+        manifest.server = Some(ServerBuild::new(env!("CARGO_PKG_VERSION"), &setup.config));
+    }
+    manifest
+}
+
+/// The last line of the JSON lines, and every file that was asked for.
+///
+/// # Errors
+/// A file that cannot be written.
+pub(crate) fn write_files(outcome: &Outcome, common: &Common) -> Result<(), End> {
+    let fail = |path: &std::path::Path, e: &dyn std::fmt::Display| {
+        End::usage(format!("cannot write {}: {e}", path.display()))
+    };
+    if let Some(path) = &common.json {
+        std::fs::write(path, outcome.to_json()).map_err(|e| fail(path, &e))?;
+    }
+    if let Some(path) = &common.json_lines {
+        let file = File::options().append(true).open(path);
+        let written = file.and_then(|mut file| file.write_all(outcome.to_json_line().as_bytes()));
+        written.map_err(|e| fail(path, &e))?;
+    }
+    if let Some(path) = &common.html {
+        std::fs::write(path, outcome.to_html()).map_err(|e| fail(path, &e))?;
+    }
+    if let Some(path) = &common.histograms {
+        write_histograms(outcome, path).map_err(|e| fail(path, &e))?;
+    }
+    Ok(())
+}
+
+fn write_histograms(outcome: &Outcome, dir: &std::path::Path) -> Result<(), String> {
+    std::fs::create_dir_all(dir).map_err(|e| e.to_string())?;
+    for (name, bytes) in outcome.hdr_files()? {
+        std::fs::write(dir.join(name), bytes).map_err(|e| e.to_string())?;
+    }
+    Ok(())
 }

@@ -4,7 +4,7 @@
     reason = "waits for a process in real time, outside the server's core"
 )]
 
-use std::fmt::Write as _;
+use std::collections::HashMap;
 use std::net::{SocketAddrV4, TcpListener, TcpStream};
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
@@ -13,8 +13,10 @@ use std::time::{Duration, Instant};
 use std::{fs, io, thread};
 
 use crate::End;
-use crate::text::Party;
-use crate::usage::Usage;
+use crate::oracle::SeenCalls;
+use crate::outcome::Usage;
+use crate::setup::Setup;
+use crate::usage;
 
 /// How long it may take to listen.
 const START_MAX: Duration = Duration::from_secs(10);
@@ -22,43 +24,6 @@ const START_MAX: Duration = Duration::from_secs(10);
 pub(crate) const STOP_MAX: Duration = Duration::from_secs(10);
 /// Bytes of its log shown when it fails.
 const LOG_SHOWN: usize = 2000;
-
-/// What the configuration says beside the devices.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Options<'a> {
-    pub(crate) listen: SocketAddrV4,
-    pub(crate) cores: &'a [u16],
-    /// `retry-after-reliable-transport-error`, milliseconds.
-    pub(crate) delay: u32,
-    /// `sip-invite-timeout`, seconds.
-    pub(crate) window: u32,
-}
-
-/// The configuration that the run needs.
-pub(crate) fn config(options: Options<'_>, callers: &[Party], callees: &[Party]) -> String {
-    let Options { listen, cores, delay, window } = options;
-    let mut text = format!(
-        "[server]\nlisten = [\"tcp:{listen}\"]\ncores = {cores:?}\ndrain-timeout = 2\n\n[TServer]\n\
-         retry-after-reliable-transport-error = {delay}\nsip-invite-timeout = {window}\n"
-    );
-    for callee in callees {
-        let Party { user, sent_by, .. } = callee;
-        let _ = write!(
-            text,
-            "\n[[device]]\ntype = \"Extension\"\ndn = \"{user}\"\n\
-             contact = \"sip:{user}@{sent_by};transport=tcp\"\n"
-        );
-    }
-    for caller in callers {
-        let Party { user, sent_by, .. } = caller;
-        let _ = write!(
-            text,
-            "\n[[device]]\ntype = \"Trunk\"\nprefix = \"{user}\"\n\
-             contact = \"sip:{sent_by};transport=tcp\"\n"
-        );
-    }
-    text
-}
 
 /// A port on `ip` that nobody listens on now.
 ///
@@ -75,6 +40,8 @@ pub(crate) struct Server {
     pub(crate) address: SocketAddrV4,
     pub(crate) pid: Option<u32>,
     own: Option<Own>,
+    /// What was seen of its calls, by the number of the callee, in all runs so far.
+    pub(crate) seen: HashMap<String, SeenCalls>,
 }
 
 #[derive(Debug)]
@@ -88,25 +55,18 @@ struct Own {
 impl Server {
     /// One that runs already.
     pub(crate) fn running(address: SocketAddrV4, pid: Option<u32>) -> Self {
-        Self { address, pid, own: None }
+        Self { address, pid, own: None, seen: HashMap::new() }
     }
 
-    /// Starts `program` with `config` and waits until it listens at `address`.
+    /// Starts `program` with the configuration of the run and waits until it listens.
     ///
     /// # Errors
     /// No such program, or it ended, or it did not listen in time; its last words are quoted.
-    pub(crate) fn start(
-        program: &Path,
-        config: &str,
-        address: SocketAddrV4,
-        run: u32,
-    ) -> Result<Self, End> {
-        let dir = std::env::temp_dir().join(format!("loadgen-{}-{run:08x}", std::process::id()));
+    pub(crate) fn start(program: &Path, setup: &Setup) -> Result<Self, End> {
+        let (dir, address) = (setup.dir.clone(), setup.server);
         let file = dir.join("holdfast.toml");
         let log = dir.join("holdfast.log");
-        let prepared = fs::create_dir(&dir)
-            .and_then(|()| fs::write(&file, config))
-            .and_then(|()| fs::File::create(&log));
+        let prepared = fs::write(&file, &setup.config).and_then(|()| fs::File::create(&log));
         let out =
             prepared.map_err(|e| End::usage(format!("cannot prepare {}: {e}", dir.display())))?;
         let spawned = out.try_clone().and_then(|err| {
@@ -119,7 +79,6 @@ impl Server {
                 .spawn()
         });
         let child = spawned.map_err(|e| {
-            let _ = fs::remove_dir_all(&dir);
             let hint = match e.kind() {
                 io::ErrorKind::NotFound => "; build it, or name it with --holdfast PATH",
                 _ => "",
@@ -127,7 +86,12 @@ impl Server {
             End::usage(format!("cannot start the server {}: {e}{hint}", program.display()))
         })?;
         let pid = Some(child.id());
-        let mut server = Self { address, pid, own: Some(Own { child, asked: false, dir }) };
+        let mut server = Self {
+            address,
+            pid,
+            own: Some(Own { child, asked: false, dir }),
+            seen: HashMap::new(),
+        };
         server.wait_until_it_listens()?;
         Ok(server)
     }
@@ -169,7 +133,7 @@ impl Server {
 
     /// What it uses now.
     pub(crate) fn usage(&self) -> Option<Usage> {
-        self.pid.and_then(Usage::of)
+        self.pid.and_then(usage::of)
     }
 
     /// Asks a server that was started here to end; false when there is none (any more).
@@ -180,6 +144,17 @@ impl Server {
             terminate(own.child.id());
         }
         running
+    }
+
+    /// Ends the server, if it was started here; what was wrong with its end.
+    pub(crate) fn end(&mut self) -> Option<String> {
+        let began = Instant::now();
+        if self.ask_to_end() {
+            while began.elapsed() < STOP_MAX && self.has_ended().is_none() {
+                thread::sleep(Duration::from_millis(5));
+            }
+        }
+        self.clear_up()
     }
 
     /// Kills what has not ended on being asked, and clears up. Gives what was wrong with its end.
@@ -198,23 +173,14 @@ impl Server {
             (Err(e), _) => Some(format!("cannot wait for the server: {e}")),
         };
         let complaint = complaint.map(|complaint| complaint + &self.last_words());
-        let own = self.own.take()?;
-        let _ = fs::remove_dir_all(&own.dir);
+        self.own = None;
         complaint
     }
 }
 
 impl Drop for Server {
     fn drop(&mut self) {
-        if !self.ask_to_end() {
-            self.clear_up();
-            return;
-        }
-        let began = Instant::now();
-        while began.elapsed() < STOP_MAX && self.has_ended().is_none() {
-            thread::sleep(Duration::from_millis(10));
-        }
-        self.clear_up();
+        self.end();
     }
 }
 
@@ -229,37 +195,12 @@ pub(crate) fn terminate(pid: u32) {
 mod tests {
     use super::*;
 
-    fn party(user: &str, host: &str) -> Party {
-        let sent_by = format!("{host}:5070");
-        Party { user: user.into(), host: host.into(), sent_by, conn: None }
-    }
-
-    #[test]
-    fn the_configuration_names_every_party_as_a_device() {
-        let options = Options {
-            listen: "127.0.0.1:5060".parse().unwrap(),
-            cores: &[0, 1],
-            delay: 500,
-            window: 8,
-        };
-        let text = config(
-            options,
-            &[party("caller-1-", "127.30.0.1")],
-            &[party("70001", "127.20.0.1"), party("70002", "127.20.0.2")],
-        );
-        assert!(text.contains("cores = [0, 1]\n"));
-        assert!(text.contains("retry-after-reliable-transport-error = 500\n"));
-        assert!(
-            text.contains("dn = \"70002\"\ncontact = \"sip:70002@127.20.0.2:5070;transport=tcp\"")
-        );
-        assert!(text.contains("prefix = \"caller-1-\"\ncontact = \"sip:127.30.0.1:5070;"));
-        assert_eq!(text.matches("[[device]]").count(), 3);
-    }
-
     #[test]
     fn a_server_that_cannot_be_found_is_named_with_the_remedy() {
-        let address = "127.0.0.1:5060".parse().unwrap();
-        let end = Server::start(Path::new("/nonexistent/holdfast"), "", address, 7).unwrap_err();
+        let setup = crate::setup::tests::of(&["--server", "127.0.0.1:5060"]);
+        std::fs::create_dir(&setup.dir).unwrap();
+        let end = Server::start(Path::new("/nonexistent/holdfast"), &setup).unwrap_err();
+        std::fs::remove_dir_all(&setup.dir).unwrap();
         assert_eq!(end.status, 2);
         assert!(end.text.contains("/nonexistent/holdfast") && end.text.contains("--holdfast"));
     }

@@ -1,34 +1,28 @@
 //! What a process uses, from `/proc`.
 
 use std::fs;
+use std::time::Duration;
 
-use serde::Serialize;
+use crate::outcome::Usage;
 
-/// A look at a process.
-#[derive(Clone, Copy, Debug, Default, Serialize)]
-pub(crate) struct Usage {
-    /// User and system time so far.
-    pub(crate) cpu_seconds: f64,
-    pub(crate) rss_kib: u64,
-    /// The most it ever had.
-    pub(crate) rss_peak_kib: u64,
-    pub(crate) descriptors: u64,
+/// CPU time that this thread used so far.
+pub(crate) fn thread_cpu() -> Duration {
+    let used = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
+    Duration::new(used.tv_sec.unsigned_abs(), used.tv_nsec.unsigned_abs() as u32)
 }
 
-impl Usage {
-    /// Looks at process `pid`; `None` when there is no such process (any more).
-    pub(crate) fn of(pid: u32) -> Option<Self> {
-        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-        let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
-        let descriptors = fs::read_dir(format!("/proc/{pid}/fd")).map_or(0, |dir| dir.count());
-        let ticks = cpu_ticks(&stat)?;
-        Some(Self {
-            cpu_seconds: ticks as f64 / rustix::param::clock_ticks_per_second() as f64,
-            rss_kib: kib(&status, "VmRSS:")?,
-            rss_peak_kib: kib(&status, "VmHWM:")?,
-            descriptors: descriptors as u64,
-        })
-    }
+/// Looks at process `pid`; `None` when there is no such process (any more).
+pub(crate) fn of(pid: u32) -> Option<Usage> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    let descriptors = fs::read_dir(format!("/proc/{pid}/fd")).map_or(0, |dir| dir.count());
+    let ticks = cpu_ticks(&stat)?;
+    Some(Usage {
+        cpu_seconds: ticks as f64 / rustix::param::clock_ticks_per_second() as f64,
+        rss_kib: kib(&status, "VmRSS:")?,
+        rss_peak_kib: kib(&status, "VmHWM:")?,
+        descriptors: descriptors as u64,
+    })
 }
 
 /// Fields 14 and 15 of `stat`, counted behind the name, which may hold blanks and brackets.
@@ -58,8 +52,8 @@ mod tests {
 
     #[test]
     fn this_process_uses_memory_and_descriptors() {
-        let usage = Usage::of(std::process::id());
+        let usage = of(std::process::id());
         assert!(usage.is_some_and(|usage| usage.rss_kib > 100 && usage.descriptors > 2));
-        assert!(Usage::of(u32::MAX).is_none());
+        assert!(of(u32::MAX).is_none());
     }
 }

@@ -1,6 +1,12 @@
 //! A scripted server for the generator's tests: passes messages on as they are, and after a
 //! reset sends the request again after delays that the script chose, and writes down what it did.
 
+#![allow(dead_code, reason = "each program of tests uses a part of it")]
+
+mod breach;
+
+pub(crate) use breach::Breach;
+
 use std::collections::HashMap;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
@@ -23,6 +29,8 @@ pub(crate) struct Script {
     pub(crate) release: bool,
     /// Requests are sent again with the CSeq and the branch that they had.
     pub(crate) same_cseq: bool,
+    /// The rule that it breaks.
+    pub(crate) breach: Option<Breach>,
 }
 
 pub(crate) struct Relay {
@@ -207,6 +215,10 @@ impl World {
         if text.starts_with("INVITE") {
             call.pending = Some(text.clone());
         }
+        let breach = self.script.breach;
+        for back in breach.map(|breach| breach.back(&text)).unwrap_or_default() {
+            self.send(id, &back);
+        }
         self.pass_on(&call_id, &text, "");
     }
 
@@ -236,7 +248,14 @@ impl World {
                 id
             }
         };
-        self.send(id, &text);
+        match self.script.breach {
+            None => self.send(id, &text),
+            Some(breach) => {
+                for text in breach.to_callee(&text, !branch_end.is_empty()) {
+                    self.send(id, &text);
+                }
+            }
+        }
     }
 
     fn retry_later(&mut self, call_id: &str, wait: Duration) {
@@ -273,7 +292,10 @@ impl World {
             }
         }
         let caller = call.caller;
-        self.send(caller, &back);
+        for more in self.script.breach.map_or(vec![back.clone()], |breach| breach.to_caller(&back))
+        {
+            self.send(caller, &more);
+        }
     }
 
     fn on_callee_lost(&mut self, number: u32) {
@@ -319,7 +341,7 @@ fn bye(request: &str) -> String {
     let call_id = header(request, "Call-ID");
     format!(
         "BYE sip:caller@127.30.0.1 SIP/2.0\r\nVia: SIP/2.0/TCP 127.0.0.1;branch=z9hG4bKbye\r\n\
-         From: {from}\r\nTo: {to}\r\nCall-ID: {call_id}\r\nCSeq: 1 BYE\r\nContent-Length: 0\r\n\r\n"
+         From: {from}\r\nTo: {to}\r\nCall-ID: {call_id}\r\nCSeq: 1 BYE\r\nMax-Forwards: 70\r\nContent-Length: 0\r\n\r\n"
     )
 }
 

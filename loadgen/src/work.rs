@@ -1,0 +1,382 @@
+//! What each command does, from its options to its exit status.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use crate::cli::{Common, CompareArgs, DrillArgs, Expect, RunArgs};
+use crate::drill::DrillPlan;
+use crate::load::{LoadPlan, share_of};
+use crate::outcome::{self, About, Comparison, Goal, Outcome, Recorder, Side};
+use crate::plan::{self, Fault, Knee, Load, Profile, Strike};
+use crate::run::{self, Task, Watch};
+use crate::scenario::builtin;
+use crate::scenario::load::{self, Extras};
+use crate::scenario::program::{Mixture, Scenario};
+use crate::scenario::trouble::Trouble;
+use crate::server::Server;
+use crate::setup::Setup;
+use crate::worker::Work;
+use crate::{End, catch_signals, limits, print, watchdog};
+
+/// What must hold at the knee when no goal is given.
+const KNEE_GOALS: [&str; 2] = ["failed<0.1%", "p99(invite)<50ms"];
+
+/// A run that may begin: addresses, a server, and what ends both.
+struct Ready {
+    setup: Setup,
+    server: Server,
+    watch: Watch,
+}
+
+impl Ready {
+    /// Ends the server; what was wrong with its end, or else what is in its events.
+    fn end(&mut self, about: &mut About) -> Result<(), End> {
+        match self.server.end() {
+            // What it did not come to write is not missing.
+            Some(complaint) => about.failures.push(complaint),
+            None => about.violations.add(&run::events(&self.setup, &self.server, about.duration)?),
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Ready {
+    fn drop(&mut self) {
+        // The server's log and configuration; what it said was quoted when it mattered.
+        let _ = std::fs::remove_dir_all(&self.setup.dir);
+    }
+}
+
+/// `None` when only the configuration was asked for.
+fn ready(common: &Common) -> Result<Option<Ready>, End> {
+    let mut setup = Setup::new(common)?;
+    if common.print_config {
+        print(&setup.config)?;
+        return Ok(None);
+    }
+    limits::allow_descriptors(common.callee_connections, common.caller_connections)?;
+    let watch = Watch::default();
+    catch_signals(&watch)?;
+    setup.prepare(common)?;
+    match run::server(&setup, common, &watch) {
+        Ok(server) => Ok(Some(Ready { setup, server, watch })),
+        Err(end) => {
+            let _ = std::fs::remove_dir_all(&setup.dir);
+            Err(end)
+        }
+    }
+}
+
+/// `loadgen drill`.
+///
+/// # Errors
+/// What the machine does not allow, the timeout, or a signal.
+pub(crate) fn drill(args: &DrillArgs) -> Result<u8, End> {
+    let common = &args.common;
+    let Some(mut ready) = ready(common)? else { return Ok(0) };
+    let _watchdog = (common.timeout > 0).then(|| watchdog(common.timeout, ready.watch.clone()));
+    let (mixture, _) = scenario("drill", None, None)?;
+    let work = |worker, workers| Work::Drill(DrillPlan::new(args, worker, workers));
+    let task = Task {
+        command: "drill",
+        mixture: &mixture,
+        work: &work,
+        strikes: Vec::new(),
+        open_loop: false,
+    };
+    let Ready { setup, server, watch } = &mut ready;
+    let (recorder, mut about) = run::play(&task, setup, common, server, watch)?;
+    about.parameters = parameters(common);
+    about.parameters.extend([
+        ("calls".into(), json!(args.calls)),
+        ("rate".into(), json!(args.rate)),
+        ("in_flight".into(), json!(args.in_flight)),
+        ("fault".into(), json!(args.fault.text())),
+        ("return_after_ms".into(), json!(args.return_after)),
+        ("expect".into(), json!(args.expect.text())),
+    ]);
+    ready.end(&mut about)?;
+    about.failures.extend(unexpected(&recorder, args));
+    finish(recorder, about, common)
+}
+
+/// What a drill's calls came to and should not have.
+fn unexpected(recorder: &Recorder, args: &DrillArgs) -> Vec<String> {
+    let calls = recorder.calls();
+    let wanted = match args.expect {
+        Expect::Kept => calls.kept,
+        Expect::Released => calls.released,
+    };
+    let all = u64::from(args.calls);
+    let mut failures = Vec::new();
+    if calls.set_up < all {
+        failures.push(format!("{} of {all} calls were not set up", all - calls.set_up));
+    }
+    if wanted < all {
+        let word = args.expect.text();
+        failures.push(format!("{} of {all} calls were not {word}", all - wanted));
+    }
+    failures
+}
+
+/// `loadgen run`.
+///
+/// # Errors
+/// What the machine does not allow, a scenario that cannot be read, the timeout, or a signal.
+pub(crate) fn run(args: &RunArgs) -> Result<u8, End> {
+    let (callee, fields) = (args.callee.as_deref(), args.fields.as_deref());
+    let (mixture, warnings) = scenario(&args.scenario, callee, fields)?;
+    for warning in warnings {
+        crate::warn(&warning);
+    }
+    let common = &args.common;
+    // Bad faults are told of before anything is started.
+    strikes(args, &mixture, 0)?;
+    goals(common, &mixture)?;
+    let Some(mut ready) = ready(common)? else { return Ok(0) };
+    let strikes = strikes(args, &mixture, ready.setup.seed)?;
+    match args.profile.load() {
+        Load::Knee(sweep) => knee(args, &mixture, &mut ready, Knee::new(sweep), &strikes),
+        Load::Open | Load::Closed { .. } => {
+            let limit = timeout(common, &args.profile, args.drain);
+            let _watchdog = limit.map(|limit| watchdog(limit, ready.watch.clone()));
+            let (recorder, mut about) = once(args, &args.profile, &mixture, &mut ready, strikes)?;
+            ready.end(&mut about)?;
+            about.failures.extend(losses(&recorder, common));
+            finish(recorder, about, common)
+        }
+    }
+}
+
+/// Without goals, a call that was lost after it stood is what must not be.
+fn losses(recorder: &Recorder, common: &Common) -> Option<String> {
+    let calls = recorder.calls();
+    let lost = calls.lost + calls.released;
+    (common.goals.is_empty() && lost > 0)
+        .then(|| format!("{lost} calls were lost or released (give a --goal for another aim)"))
+}
+
+/// How long the run may take before it must be hanging.
+fn timeout(common: &Common, profile: &Profile, drain: u32) -> Option<u32> {
+    let own = profile.duration().as_secs() as u32 + drain + 60;
+    (common.timeout > 0).then(|| common.timeout.max(own))
+}
+
+/// A scenario by name or file; what a file has that makes no difference is told in words.
+fn scenario(
+    name: &str,
+    callee: Option<&Path>,
+    fields: Option<&Path>,
+) -> Result<(Mixture, Vec<String>), End> {
+    let bad = |troubles: Vec<Trouble>| {
+        let lines: Vec<String> = troubles.iter().map(Trouble::to_string).collect();
+        End::usage(lines.join("\n         "))
+    };
+    let fields: Vec<String> = fields.iter().map(|path| path.display().to_string()).collect();
+    let extras = Extras { fields: &fields, pause: Duration::ZERO };
+    let read = load::disk(Path::new(name));
+    let mut loaded = load::load(name, extras, &read).map_err(bad)?;
+    if let Some(callee) = callee {
+        let answers = load::load(&callee.to_string_lossy(), extras, &read).map_err(bad)?;
+        loaded.warnings.extend(answers.warnings);
+        let (Some(calls), Some(answers)) =
+            (loaded.mixture.parts.first_mut(), answers.mixture.parts.into_iter().next())
+        else {
+            return Err(End::usage(format!("{name} has no scenario")));
+        };
+        let joined = load::join(calls.scenario.clone(), answers.scenario);
+        calls.scenario = joined.map_err(End::usage)?;
+    }
+    Ok((loaded.mixture, loaded.warnings.iter().map(Trouble::to_string).collect()))
+}
+
+/// A goal on a response time that is never measured would be missed for no fault of the server.
+fn goals(common: &Common, mixture: &Mixture) -> Result<(), End> {
+    let known = crate::engine::response_names(mixture);
+    for goal in &common.goals {
+        if let Some(name) = goal.response_name().filter(|name| !known.iter().any(|n| n == name)) {
+            let known = known.join(", ");
+            let text = format!("--goal: nothing measures {name:?}, the scenario has {known}");
+            return Err(End::usage(text));
+        }
+    }
+    Ok(())
+}
+
+fn strikes(args: &RunArgs, mixture: &Mixture, seed: u64) -> Result<Vec<Strike>, End> {
+    let mut faults = args.strikes.clone();
+    let of_parts = mixture.parts.iter().flat_map(|part| &part.scenario.faults);
+    for (line, text) in mixture.faults.iter().chain(of_parts) {
+        let fault = Fault::parse(text);
+        faults.push(fault.map_err(|e| End::usage(format!("{}:{line}: {e}", args.scenario)))?);
+    }
+    let Common { callee_connections, caller_connections, .. } = args.common;
+    plan::strikes(&faults, seed, callee_connections, caller_connections).map_err(End::usage)
+}
+
+/// One run of a profile.
+fn once(
+    args: &RunArgs,
+    profile: &Profile,
+    mixture: &Mixture,
+    ready: &mut Ready,
+    strikes: Vec<Strike>,
+) -> Result<(Recorder, About), End> {
+    let seed = ready.setup.seed;
+    let work = |worker, workers| {
+        Work::Load(LoadPlan {
+            profile: profile.clone(),
+            spacing: args.spacing.spacing(),
+            seed,
+            share: (worker, workers),
+            warm_up: Duration::from_secs(args.warm_up.into()),
+            drain: Duration::from_secs(args.drain.into()),
+            standing: share_of(args.calls.into(), worker, workers),
+        })
+    };
+    let open_loop = profile.load() == Load::Open;
+    let task = Task { command: "run", mixture, work: &work, strikes, open_loop };
+    let Ready { setup, server, watch } = ready;
+    let (recorder, mut about) = run::play(&task, setup, &args.common, server, watch)?;
+    about.parameters = parameters(&args.common);
+    about.parameters.extend([
+        ("profile".into(), json!(profile.to_string())),
+        ("spacing".into(), json!(format!("{:?}", args.spacing).to_lowercase())),
+        ("warm_up_s".into(), json!(args.warm_up)),
+    ]);
+    if profile.load() != Load::Open {
+        about.parameters.insert("calls".into(), json!(args.calls));
+    }
+    Ok((recorder, about))
+}
+
+/// Seeks the highest rate at which the goals hold; the result is the run at that rate.
+fn knee(
+    args: &RunArgs,
+    mixture: &Mixture,
+    ready: &mut Ready,
+    mut knee: Knee,
+    strikes: &[Strike],
+) -> Result<u8, End> {
+    let common = &args.common;
+    let default: Vec<Goal> = match common.goals.is_empty() {
+        true => KNEE_GOALS.iter().filter_map(|goal| Goal::parse(goal).ok()).collect(),
+        false => common.goals.clone(),
+    };
+    let each = args.profile.duration();
+    let (mut last, mut best) = (None, None);
+    while let Some(rate) = knee.next_rate(last) {
+        let profile = Profile::constant(rate, each);
+        let (recorder, about) = once(args, &profile, mixture, ready, strikes.to_vec())?;
+        let outcome = recorder.into_outcome(about, &default);
+        let held = outcome.verdict.status() == 0;
+        let word = if held { "holds" } else { "does not hold" };
+        crate::warn(&format!("{rate:.0} calls/s {word}{}", reasons(&outcome)));
+        if held {
+            best = Some(outcome);
+        }
+        last = Some((rate, held));
+    }
+    let found = knee.found();
+    let mut end = About::default();
+    ready.end(&mut end)?;
+    let rate = found.holds.unwrap_or_default();
+    print(&format!(
+        "knee: {rate:.0} calls/s hold{}{}\n",
+        found.fails.map_or_else(String::new, |fails| format!(", {fails:.0} do not")),
+        if found.not_monotonic { "; not monotonic: a lower rate failed, too" } else { "" }
+    ))?;
+    let Some(mut outcome) = best else {
+        return Err(End { status: 1, text: "the goals hold at no rate of the range".into() });
+    };
+    outcome.parameters.insert("knee".into(), serde_json::to_value(&found).unwrap_or(Value::Null));
+    outcome.fail(end.failures, &end.violations);
+    conclude(&outcome, common)
+}
+
+fn reasons(outcome: &Outcome) -> String {
+    match outcome.reasons.is_empty() {
+        true => String::new(),
+        false => format!(": {}", outcome.reasons.join("; ")),
+    }
+}
+
+fn parameters(common: &Common) -> BTreeMap<String, Value> {
+    [
+        ("callee_connections", json!(common.callee_connections)),
+        ("caller_connections", json!(common.caller_connections)),
+        ("transport", json!(format!("{:?}", common.transport).to_lowercase())),
+        ("delay_ms", json!(common.delay)),
+        ("window_s", json!(common.window)),
+        ("server_cores", json!(common.server_cores)),
+        ("workers", json!(common.workers())),
+        ("events", json!(common.has_events())),
+    ]
+    .into_iter()
+    .map(|(name, value)| (name.to_owned(), value))
+    .collect()
+}
+
+fn finish(recorder: Recorder, about: About, common: &Common) -> Result<u8, End> {
+    conclude(&recorder.into_outcome(about, &common.goals), common)
+}
+
+fn conclude(outcome: &Outcome, common: &Common) -> Result<u8, End> {
+    print(&outcome.table())?;
+    run::write_files(outcome, common)?;
+    Ok(outcome.verdict.status())
+}
+
+/// `loadgen scenarios`.
+///
+/// # Errors
+/// No such scenario.
+pub(crate) fn scenarios(name: Option<&str>) -> Result<u8, End> {
+    match name {
+        Some(name) => {
+            let names: Vec<&str> = builtin::names().collect();
+            let text = builtin::text(name).ok_or_else(|| {
+                End::usage(format!("no scenario {name:?}, there are {}", names.join(", ")))
+            })?;
+            print(text)?;
+        }
+        None => print(&builtin::list())?,
+    }
+    Ok(0)
+}
+
+/// `loadgen import`.
+///
+/// # Errors
+/// A file that cannot be read, or something in it that cannot be played.
+pub(crate) fn import(file: &Path) -> Result<u8, End> {
+    let (mixture, warnings) = scenario(&file.to_string_lossy(), None, None)?;
+    for warning in &warnings {
+        print(&format!("{warning}\n"))?;
+    }
+    for part in &mixture.parts {
+        let Scenario { name, caller, callee, .. } = &part.scenario;
+        let (caller, callee) = (caller.len(), callee.len());
+        print(&format!("{name}: {caller} steps of the caller, {callee} of the callee\n"))?;
+    }
+    Ok(0)
+}
+
+/// `loadgen compare`.
+///
+/// # Errors
+/// A file that is not a result.
+pub(crate) fn compare(args: &CompareArgs) -> Result<u8, End> {
+    let sides = outcome::sides(&args.files, &args.after).map_err(End::usage)?;
+    let sides: Result<Vec<Side>, String> = sides.iter().map(|files| Side::read(files)).collect();
+    let comparison = Comparison::new(sides.map_err(End::usage)?);
+    print(&comparison.table())?;
+    if let Some(file) = &args.html {
+        let written = std::fs::write(file, comparison.to_html());
+        written.map_err(|e| End::usage(format!("cannot write {}: {e}", file.display())))?;
+    }
+    Ok(0)
+}
