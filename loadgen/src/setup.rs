@@ -172,7 +172,8 @@ impl Setup {
         let (delay, window) = (common.delay, common.window);
         let mut text = format!(
             "[server]\nlisten = [{listen}]\ncores = {cores:?}\ndrain-timeout = 2\n\n[TServer]\n\
-             retry-after-reliable-transport-error = {delay}\nsip-invite-timeout = {window}\n"
+             retry-after-reliable-transport-error = {delay}\nsip-invite-timeout = {window}\n\
+             transport-error-responses = [430, 477]\n"
         );
         if self.transport == Transport::Tls {
             let file = |name: &str| match common.server.is_some() || common.print_config {

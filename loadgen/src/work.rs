@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use crate::cli::{Common, CompareArgs, DrillArgs, Expect, RunArgs};
+use crate::cli::{Common, CompareArgs, DrillArgs, Expect, Moment, RunArgs, TransportArg};
 use crate::drill::DrillPlan;
 use crate::load::{LoadPlan, share_of};
 use crate::outcome::{self, About, Comparison, Goal, Outcome, Recorder, Side};
@@ -76,6 +76,11 @@ fn ready(common: &Common) -> Result<Option<Ready>, End> {
 /// What the machine does not allow, the timeout, or a signal.
 pub(crate) fn drill(args: &DrillArgs) -> Result<u8, End> {
     let common = &args.common;
+    if common.transport == TransportArg::Udp && args.fault == Moment::After100 {
+        let text = "--fault after-100 over UDP: a 100 ends the retransmissions, and no connection dies \
+                    that would make the server send again; allowed are before-read and after-read";
+        return Err(End::usage(text.into()));
+    }
     let Some(mut ready) = ready(common)? else { return Ok(0) };
     let _watchdog = (common.timeout > 0).then(|| watchdog(common.timeout, ready.watch.clone()));
     let (mixture, _) = scenario("drill", None, None)?;

@@ -125,7 +125,7 @@ impl Engine {
             Side::Callee => {
                 self.keep_request(id, message);
                 self.agent(id).phase = Phase::Resting;
-                if !self[id].is_up() {
+                if !self[id].is_up() || self[id].hung_up {
                     self.forget(id);
                 }
             }

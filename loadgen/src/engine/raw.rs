@@ -309,6 +309,8 @@ impl Engine {
         match message.start {
             Start::Request(Method::Ack) => self.note_ack(id, now),
             Start::Request(Method::Invite) => self.note_attempt(id, now),
+            // The dialog is over, whatever the program still says.
+            Start::Request(Method::Bye) => self.agent(id).hung_up = true,
             _ => {}
         }
         self.marks(id, recv.start, recv.stop, now);
