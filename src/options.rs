@@ -93,6 +93,24 @@ pub enum Backup {
     Name(HostName),
 }
 
+impl Backup {
+    /// Its address; `None` where it has a name.
+    pub fn address(&self) -> Option<SocketAddr> {
+        match self {
+            Self::Address(address) => Some(*address),
+            Self::Name(_) => None,
+        }
+    }
+
+    /// Its name; `None` where it has an address.
+    pub fn name(&self) -> Option<&HostName> {
+        match self {
+            Self::Address(_) => None,
+            Self::Name(name) => Some(name),
+        }
+    }
+}
+
 /// A name that stands for targets: what DNS is asked (RFC 3263 §4).
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct HostName {
@@ -302,10 +320,7 @@ impl Device {
     pub fn looked_up(&self) -> impl Iterator<Item = &HostName> {
         let Names { contact, outbound, backups } = &*self.names;
         let own = contact.as_deref().filter(|_| !self.has_proxy());
-        let backups = backups.iter().filter_map(|backup| match backup {
-            Backup::Name(name) => Some(name),
-            Backup::Address(_) => None,
-        });
+        let backups = backups.iter().filter_map(Backup::name);
         own.into_iter().chain(outbound.as_deref()).chain(backups)
     }
 

@@ -165,8 +165,10 @@ impl Driver {
     fn report(&mut self) {
         let start = self.start;
         let progress = self.wire.with(|engine, now| {
-            let cpu = crate::usage::thread_cpu();
-            engine.notes.recorder.tick(now.saturating_duration_since(start), cpu)
+            let (recorder, now) =
+                (&mut engine.notes.recorder, now.saturating_duration_since(start));
+            // Asking for the CPU time is a system call, and turns are many.
+            recorder.is_due(now).then(|| recorder.tick(now, crate::usage::thread_cpu())).flatten()
         });
         if let Some(progress) = progress {
             let _ = self.news.send(News::Progress(self.number, progress));

@@ -252,20 +252,17 @@ fn uri(value: &[u8]) -> &[u8] {
 }
 
 /// The members of a comma-separated field of name-addrs, such as Record-Route.
-pub(crate) fn members(value: &[u8]) -> impl DoubleEndedIterator<Item = &[u8]> {
-    let (mut ends, mut depth) = (Vec::new(), 0);
-    for (at, byte) in value.iter().enumerate() {
-        match byte {
-            b'<' => depth += 1,
-            b'>' => depth = 0,
-            b',' if depth == 0 => ends.push(at),
-            _ => {}
-        }
-    }
-    ends.push(value.len());
-    (0..ends.len()).map(move |n| {
-        let start = if n == 0 { 0 } else { ends[n - 1] + 1 };
-        trim(&value[start..ends[n]])
+pub(crate) fn members(value: &[u8]) -> impl Iterator<Item = &[u8]> {
+    let mut rest = Some(value);
+    std::iter::from_fn(move || {
+        let whole = rest?;
+        let mut inside = false;
+        let comma = whole.iter().position(|byte| {
+            inside = *byte == b'<' || inside && *byte != b'>';
+            *byte == b',' && !inside
+        });
+        rest = comma.map(|at| &whole[at + 1..]);
+        Some(trim(&whole[..comma.unwrap_or(whole.len())]))
     })
 }
 
@@ -309,7 +306,8 @@ mod tests {
         assert_eq!(message.body, b"abc");
         assert_eq!((message.max_forwards, message.routes, message.record_routes), (Some(70), 1, 1));
         let routes = headers(message.headers).find(|(n, _)| field_of(n) == Field::RecordRoute);
-        let routes: Vec<_> = members(routes.unwrap().1).rev().collect();
+        let mut routes: Vec<_> = members(routes.unwrap().1).collect();
+        routes.reverse();
         assert_eq!(routes, [&b"<sip:p2,x;lr>"[..], b"<sip:p1;lr>"]);
     }
 

@@ -200,7 +200,6 @@ mod tests {
         let setup = crate::setup::tests::of(&["--server", "127.0.0.1:5060"]);
         std::fs::create_dir(&setup.dir).unwrap();
         let end = Server::start(Path::new("/nonexistent/holdfast"), &setup).unwrap_err();
-        std::fs::remove_dir_all(&setup.dir).unwrap();
         assert_eq!(end.status, 2);
         assert!(end.text.contains("/nonexistent/holdfast") && end.text.contains("--holdfast"));
     }

@@ -38,6 +38,13 @@ pub(crate) struct Setup {
     pub(crate) events: Option<PathBuf>,
 }
 
+impl Drop for Setup {
+    fn drop(&mut self) {
+        // The server's log and configuration; what it said was quoted when it mattered.
+        let _ = std::fs::remove_dir_all(&self.dir);
+    }
+}
+
 /// The transport's name in Via.
 pub(crate) fn name_of(transport: Transport) -> &'static str {
     match transport {
@@ -249,7 +256,7 @@ pub(crate) mod tests {
         let args = ["--server", "127.0.0.1:5060", "--server-cores", "0,1", "--window", "8"];
         let more = ["--callee-connections", "2", "--caller-connections", "1"];
         let setup = Setup::new(&common(&[&args[..], &more].concat())).unwrap();
-        let text = setup.config;
+        let text = &setup.config;
         assert!(text.contains("cores = [0, 1]\n"));
         assert!(text.contains("retry-after-reliable-transport-error = 500\n"));
         assert!(

@@ -26,8 +26,9 @@ const KNEE_GOALS: [&str; 2] = ["failed<0.1%", "p99(invite)<50ms"];
 
 /// A run that may begin: addresses, a server, and what ends both.
 struct Ready {
-    setup: Setup,
+    // Before the folder that its log is in.
     server: Server,
+    setup: Setup,
     watch: Watch,
 }
 
@@ -43,13 +44,6 @@ impl Ready {
     }
 }
 
-impl Drop for Ready {
-    fn drop(&mut self) {
-        // The server's log and configuration; what it said was quoted when it mattered.
-        let _ = std::fs::remove_dir_all(&self.setup.dir);
-    }
-}
-
 /// `None` when only the configuration was asked for.
 fn ready(common: &Common) -> Result<Option<Ready>, End> {
     let mut setup = Setup::new(common)?;
@@ -61,13 +55,8 @@ fn ready(common: &Common) -> Result<Option<Ready>, End> {
     let watch = Watch::default();
     catch_signals(&watch)?;
     setup.prepare(common)?;
-    match run::server(&setup, common, &watch) {
-        Ok(server) => Ok(Some(Ready { setup, server, watch })),
-        Err(end) => {
-            let _ = std::fs::remove_dir_all(&setup.dir);
-            Err(end)
-        }
-    }
+    let server = run::server(&setup, common, &watch)?;
+    Ok(Some(Ready { server, setup, watch }))
 }
 
 /// `loadgen drill`.

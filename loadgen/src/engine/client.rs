@@ -55,7 +55,14 @@ impl Engine {
         }
     }
 
-    fn open_client(&mut self, id: Id, method: &str, latency: Option<Latency>, now: Instant) {
+    /// A request of the agent's own begins.
+    pub(super) fn open_client(
+        &mut self,
+        id: Id,
+        method: &str,
+        latency: Option<Latency>,
+        now: Instant,
+    ) {
         let agent = self.agent(id);
         agent.cseq += 1;
         let is_invite = method == "INVITE";

@@ -43,6 +43,7 @@ use crate::message::{self, Message, Start};
 use crate::name::Name;
 use crate::net::{Closed, Handler, Outboxes, Place};
 use crate::oracle::SeenCalls;
+use crate::oracle::digest;
 use crate::outcome::Recorder;
 use crate::scenario::fields::{FieldFile, Order};
 use crate::scenario::program::{Mixture, Scenario, Step};
@@ -115,7 +116,6 @@ pub(crate) struct Settings {
 /// All calls of a worker.
 pub(crate) struct Engine {
     settings: Settings,
-    run: u32,
     programs: Rc<[Scenario]>,
     /// Shares of the programs, summed up: a draw below the n-th is program n.
     shares: Vec<u32>,
@@ -172,15 +172,6 @@ pub(crate) fn response_names(mixture: &Mixture) -> Vec<String> {
     notes::response_names(&programs)
 }
 
-/// FNV-1a: tells texts apart, no more.
-pub(crate) fn digest(parts: &[&[u8]]) -> u64 {
-    let mut state = 0xcbf2_9ce4_8422_2325_u64;
-    for byte in parts.iter().copied().flatten() {
-        state = (state ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3);
-    }
-    state
-}
-
 impl Engine {
     /// `callers` and `callees` are the parties of this worker.
     pub(crate) fn new(
@@ -199,7 +190,6 @@ impl Engine {
         let notes = Notes::new(&programs, start, settings.interval, settings.delay);
         let seen_calls = vec![SeenCalls::default(); callees.len()];
         Self {
-            run: settings.run,
             shares: shares.collect(),
             keeps_call_ids: programs.iter().any(|program| program.strict.callee),
             callers_agents: Agents::new(callers.len()),
@@ -276,7 +266,7 @@ impl Engine {
     }
 
     fn name(&self, id: Id) -> Name {
-        Name { index: id.index, generation: self[id].generation, run: self.run }
+        Name { index: id.index, generation: self[id].generation, run: self.settings.run }
     }
 
     /// The name of the call that an agent is in: its caller's.
@@ -284,7 +274,7 @@ impl Engine {
         let agent = &self[id];
         match (id.side, agent.peer) {
             (Side::Callee, index) if index != NONE => {
-                Name { index, generation: agent.peer_generation, run: self.run }
+                Name { index, generation: agent.peer_generation, run: self.settings.run }
             }
             _ => self.name(id),
         }
@@ -350,7 +340,7 @@ impl Engine {
         by_tag.or_else(|| match place.side {
             Side::Caller => self.named(Side::Caller, message.call_id),
             Side::Callee if self.keeps_call_ids => {
-                let index = *self.by_call_id.get(&digest(&[message.call_id]))?;
+                let index = *self.by_call_id.get(&digest::long(message.call_id))?;
                 Some(Id { side: Side::Callee, index })
             }
             Side::Callee => None,
@@ -358,7 +348,7 @@ impl Engine {
     }
 
     fn named(&self, side: Side, text: &[u8]) -> Option<Id> {
-        let name = Name::read(text).filter(|name| name.run == self.run)?;
+        let name = Name::read(text).filter(|name| name.run == self.settings.run)?;
         self.agents(side).find(name.index, name.generation)?;
         Some(Id { side, index: name.index })
     }
@@ -448,8 +438,8 @@ impl Engine {
         self.note_gone(id);
         if id.side == Side::Callee {
             if self.keeps_call_ids {
-                let digest = digest(&[self[id].dialog.call_id()]);
-                self.by_call_id.remove(&digest);
+                let call_id = digest::long(self[id].dialog.call_id());
+                self.by_call_id.remove(&call_id);
             }
             let branch = self[id].branch;
             self.invited.remove(&branch);

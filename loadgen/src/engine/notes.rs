@@ -337,15 +337,6 @@ impl Engine {
         }
     }
 
-    /// The struck end read the request that its peer waits for an answer to.
-    pub(super) fn note_attempt(&mut self, id: Id, now: Instant) {
-        self.danger_attempt(id, now);
-    }
-
-    pub(super) fn note_ack(&mut self, id: Id, now: Instant) {
-        self.danger_acked(id, now);
-    }
-
     /// A callee that still stands at the end of the run was not told that its call is over.
     fn note_untold(&mut self, id: Id) {
         let (now, up) = (self.now, self[id].is_up());

@@ -3,10 +3,11 @@
 use std::rc::Rc;
 use std::time::Instant;
 
-use super::agent::{Client, Id, Kept, Phase, Resent, Side, Waiting};
+use super::agent::{Id, Kept, Phase, Resent, Side, Waiting};
 use super::{Engine, Outcome, T1};
 use crate::message::{self, Message, Method, Start};
 use crate::net::Place;
+use crate::oracle::digest;
 use crate::scenario::program::{ALWAYS, Awaited, Kind, Recv, Send, Step};
 use crate::scenario::template::{Context, Template};
 use crate::text::Dialog;
@@ -24,7 +25,8 @@ impl Engine {
             Kind::Response(_) => None,
         };
         if let Some(method) = method.filter(|method| !matches!(*method, "ACK" | "CANCEL")) {
-            self.open_raw(id, method, now);
+            let latency = self.notes.latency_of_step(id.side, self[id].program, self[id].pc);
+            self.open_client(id, method, latency, now);
         }
         let Some(conn) = self.conn_of(id) else {
             self.give_up(id, Outcome::Failed("no connection to send on"), now);
@@ -53,22 +55,6 @@ impl Engine {
         let agent = self.agent(id);
         agent.pc = next.map_or(agent.pc + 1, |to| to as u16);
         true
-    }
-
-    /// A request of its own begins.
-    fn open_raw(&mut self, id: Id, method: &str, now: Instant) {
-        let latency = self.notes.latency_of_step(id.side, self[id].program, self[id].pc);
-        let agent = self.agent(id);
-        agent.cseq += 1;
-        let is_invite = method == "INVITE";
-        if is_invite {
-            agent.invite_cseq = agent.cseq;
-        }
-        agent.hung_up |= method == "BYE";
-        let (cseq, intended) = (agent.cseq, agent.due);
-        let sent = now;
-        agent.client =
-            Client { open: true, is_invite, cseq, intended, sent, proceeding: false, latency };
     }
 
     /// Appends a text of the program, with what its keywords stand for.
@@ -186,7 +172,7 @@ impl Engine {
         now: Instant,
     ) {
         self.watch_message(id, message, now);
-        let seen = super::digest(&[message.raw]);
+        let seen = digest::long(message.raw);
         let agent = self.agent(id);
         agent.conn = place.conn;
         let running = agent.phase == Phase::Running;
@@ -307,8 +293,8 @@ impl Engine {
             self.note_final(id, status, now);
         }
         match message.start {
-            Start::Request(Method::Ack) => self.note_ack(id, now),
-            Start::Request(Method::Invite) => self.note_attempt(id, now),
+            Start::Request(Method::Ack) => self.danger_acked(id, now),
+            Start::Request(Method::Invite) => self.danger_attempt(id, now),
             // The dialog is over, whatever the program still says.
             Start::Request(Method::Bye) => self.agent(id).hung_up = true,
             _ => {}

@@ -9,6 +9,7 @@ use super::{Engine, Outcome, REQUEST_TIMEOUT, T1};
 use crate::message::{self, Message, Method, Start};
 use crate::name::{self, Direction};
 use crate::net::Place;
+use crate::oracle::digest;
 use crate::scenario::program::{Awaited, Step};
 use crate::text::{self, Answer, Dialog};
 
@@ -47,7 +48,7 @@ impl Engine {
 
     /// A callee is called.
     fn on_new_call(&mut self, place: Place, method: Method, message: &Message<'_>, now: Instant) {
-        let branch = super::digest(&[message.branch]);
+        let branch = digest::long(message.branch);
         if let Some(index) = self.invited.get(&branch).copied() {
             self.repeat_response(Id { side: Side::Callee, index }, place.conn);
             return;
@@ -76,7 +77,7 @@ impl Engine {
         self.invited.insert(branch, index);
         self.agent(id).branch = branch;
         if self.keeps_call_ids {
-            self.by_call_id.insert(super::digest(&[message.call_id]), index);
+            self.by_call_id.insert(digest::long(message.call_id), index);
         }
         if self.programs[usize::from(self[id].program)].strict.callee {
             self.advance(id, None, now);
@@ -90,7 +91,7 @@ impl Engine {
     /// Finds the caller of a call by the description that it offers.
     fn link(&mut self, id: Id, message: &Message<'_>) {
         let caller = name::sdp_call(message.body)
-            .filter(|name| name.run == self.run)
+            .filter(|name| name.run == self.settings.run)
             .filter(|name| self.callers_agents.find(name.index, name.generation).is_some());
         let Some(name) = caller else { return };
         let generation = self[id].generation;
@@ -115,7 +116,7 @@ impl Engine {
 
     fn on_cancel(&mut self, place: Place, message: &Message<'_>, now: Instant) {
         self.respond_plain(place.conn, message, "200 OK");
-        let branch = super::digest(&[message.branch]);
+        let branch = digest::long(message.branch);
         let Some(index) = self.invited.get(&branch).copied() else { return };
         let id = Id { side: Side::Callee, index };
         if self[id].kept.as_ref().is_some_and(|kept| !kept.request.is_empty()) {
@@ -165,7 +166,7 @@ impl Engine {
     }
 
     fn on_ack(&mut self, id: Id, cseq: u32, now: Instant) {
-        self.note_ack(id, now);
+        self.danger_acked(id, now);
         let branch = std::mem::take(&mut self.agent(id).branch);
         self.invited.remove(&branch);
         let agent = self.agent(id);
@@ -179,7 +180,7 @@ impl Engine {
 
     fn on_reinvite(&mut self, id: Id, place: Place, message: &Message<'_>, now: Instant) {
         self.agent(id).dialog.refresh(message.contact);
-        self.note_attempt(id, now);
+        self.danger_attempt(id, now);
         if self.misbehave(place, Some(id), message, now) {
             return;
         }

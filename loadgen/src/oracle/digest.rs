@@ -18,7 +18,7 @@ fn fold(a: u64, b: u64) -> u64 {
 }
 
 /// Of bytes; never 0, which stands for nothing seen.
-pub(super) fn long(bytes: &[u8]) -> u64 {
+pub(crate) fn long(bytes: &[u8]) -> u64 {
     let mut state = fold(SEED ^ bytes.len() as u64, FACTOR);
     let (words, rest) = bytes.as_chunks::<8>();
     for word in words {
@@ -57,7 +57,7 @@ pub(super) fn routes(message: &Message<'_>, field: Field, order: Order) -> u32 {
                 _ => message::is_route(name),
             };
             if wanted {
-                each_member(value, |member| {
+                for member in message::members(value) {
                     let member = long(member);
                     match order {
                         Order::Forward => sum = sum.wrapping_add(member.wrapping_mul(weight)),
@@ -67,28 +67,11 @@ pub(super) fn routes(message: &Message<'_>, field: Field, order: Order) -> u32 {
                         }
                     }
                     weight = weight.wrapping_mul(PLACE);
-                });
+                }
             }
         }
     }
     ((fold(sum, FACTOR) >> 32) as u32).max(1)
-}
-
-/// Calls `each` with every member of a list of name-addrs.
-fn each_member(value: &[u8], mut each: impl FnMut(&[u8])) {
-    let (mut start, mut inside) = (0, false);
-    for (at, byte) in value.iter().enumerate() {
-        match byte {
-            b'<' => inside = true,
-            b'>' => inside = false,
-            b',' if !inside => {
-                each(message::trim(&value[start..at]));
-                start = at + 1;
-            }
-            _ => {}
-        }
-    }
-    each(message::trim(&value[start..]));
 }
 
 /// The origin of a session description: digest of all but its version, and the version's low half.

@@ -8,7 +8,7 @@
 //! route set.
 
 mod dialog;
-mod digest;
+pub(crate) mod digest;
 pub(crate) mod events;
 mod requests;
 mod responses;

@@ -264,12 +264,17 @@ impl Recorder {
         *self.counters.entry(if room { name } else { "other" }).or_default() += more;
     }
 
+    /// An interval has ended that [`tick`](Self::tick) has not told of.
+    pub(crate) fn is_due(&self, now: Duration) -> bool {
+        self.series.index(now) > self.series.index(self.told)
+    }
+
     /// Closes intervals that are over. `cpu` is the CPU time of this worker's thread so far.
     ///
     /// Call it about once an interval or more often, and at the end of the run. `None` when no
     /// interval ended since the last.
     pub(crate) fn tick(&mut self, now: Duration, cpu: Duration) -> Option<Progress> {
-        if self.series.index(now) <= self.series.index(self.told) {
+        if !self.is_due(now) {
             return None;
         }
         self.roll(now);

@@ -1,7 +1,7 @@
 //! Reads `[[device]]`.
 
 use std::collections::hash_map::Entry;
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::time::Duration;
 
 use toml::de::{DeTable, DeValue};
@@ -99,10 +99,14 @@ pub(super) fn read(reader: &mut Reader<'_>, root: &DeTable<'_>, window: Duration
             names: Box::new(Names {
                 contact: name.map(Box::new),
                 outbound: proxy_name.map(Box::new),
-                backups: if backups.iter().any(is_name) { backups.clone() } else { Vec::new() },
+                backups: if backups.iter().any(|backup| backup.name().is_some()) {
+                    backups.clone()
+                } else {
+                    Vec::new()
+                },
             }),
             transport: transport(&address),
-            backups: backups.iter().filter_map(address_of).collect(),
+            backups: backups.iter().filter_map(Backup::address).collect(),
             outbound,
             // RFC 5922 §7.2: whoever DNS names must be who was asked for.
             tls_name: tls_name.or(host),
@@ -316,17 +320,6 @@ fn backups(reader: &mut Reader<'_>, table: &DeTable<'_>, device: Option<Transpor
     backups
 }
 
-fn is_name(backup: &Backup) -> bool {
-    matches!(backup, Backup::Name(_))
-}
-
-fn address_of(backup: &Backup) -> Option<SocketAddr> {
-    match backup {
-        Backup::Address(address) => Some(*address),
-        Backup::Name(_) => None,
-    }
-}
-
 /// A device has one name that its certificate must be for, so where a backup is reached over TLS by a name of its
 /// own, that name must be written.
 fn check_backup_names(
@@ -336,7 +329,10 @@ fn check_backup_names(
     device: Option<Transport>,
     tls_name: Option<&str>,
 ) {
-    if device == Some(Transport::Tls) && tls_name.is_none() && backups.iter().any(is_name) {
+    if device == Some(Transport::Tls)
+        && tls_name.is_none()
+        && backups.iter().any(|backup| backup.name().is_some())
+    {
         let text = "contact-backup has a name over TLS; expected a tls-name, which the \
                     certificates of the device are for";
         reader.error(table.get("contact-backup"), text.to_owned());
