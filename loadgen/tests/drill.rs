@@ -37,6 +37,13 @@ impl Ran {
     fn status(&self) -> i32 {
         self.output.status.code().unwrap()
     }
+
+    /// All was as expected, or the machine does too much else for the generator to be punctual.
+    #[track_caller]
+    fn assert_passed(&self) {
+        assert!([0, 3].contains(&self.status()), "{:?}", self.output);
+        assert_eq!(self.number("/calls/failed"), 0.0, "{:?}", self.output);
+    }
 }
 
 fn loadgen(args: &[&str]) -> Output {
@@ -74,7 +81,7 @@ fn drill(script: Script, args: &[&str]) -> (Relay, Ran) {
 fn reported_percentiles_are_those_of_the_delays_that_the_peer_injected() {
     let script = Script { more: Duration::from_millis(20), ..FAST };
     let (relay, ran) = drill(script, &["--calls", "200"]);
-    assert_eq!(ran.status(), 0, "{:?}", ran.output);
+    ran.assert_passed();
     let waits = relay.waits();
     assert_eq!(waits.len(), 200);
     for (path, rank) in [("p50", 100), ("p90", 180), ("p99", 198), ("max", 200)] {
@@ -104,7 +111,7 @@ fn a_lost_call_is_exit_status_1_and_named() {
 fn calls_are_kept_at_every_fault_point() {
     for fault in ["before-read", "after-100"] {
         let (_relay, ran) = drill(FAST, &["--fault", fault]);
-        assert_eq!(ran.status(), 0, "{fault}: {:?}", ran.output);
+        ran.assert_passed();
         assert_eq!(ran.number("/recovery/endangered"), 40.0, "{fault}");
     }
 }
@@ -112,7 +119,7 @@ fn calls_are_kept_at_every_fault_point() {
 #[test]
 fn callees_that_return_late_refuse_connections_until_then() {
     let (_relay, ran) = drill(FAST, &["--return-after", "500"]);
-    assert_eq!(ran.status(), 0, "{:?}", ran.output);
+    ran.assert_passed();
     assert!(ran.number("/recovery/answered/min_ms") >= 600.0, "{}", ran.figures);
     assert!(ran.number("/recovery/excess/max_ms") < 100.0, "{}", ran.figures);
 }
@@ -153,11 +160,10 @@ fn closed_loops_report_their_rate() {
         let time = ["--profile", "closed 4 for 1s"];
         let ran = against(&relay, &[scenario, &time].concat());
         // The relay is fast: the generator may be what limits a closed loop.
-        assert!([0, 3].contains(&ran.status()), "{scenario:?}: {:?}", ran.output);
+        ran.assert_passed();
         let name = if scenario[1] == "call" { "bye" } else { "reinvite" };
         let count = ran.number(&format!("/response/{name}/corrected/count"));
         assert!(count > 10.0, "{scenario:?}: {}", ran.figures);
-        assert_eq!(ran.number("/calls/failed"), 0.0);
     }
 }
 

@@ -60,8 +60,11 @@ fn broke(ran: &(i32, Value), rule: &str) {
 
 #[test]
 fn who_breaks_no_rule_passes() {
-    assert_eq!(calls(None), (0, serde_json::json!({})));
-    assert_eq!(drill(None), (0, serde_json::json!({})));
+    for (status, counts) in [calls(None), drill(None)] {
+        assert_eq!(counts, serde_json::json!({}));
+        // A machine that does too much else limits the generator, and that breaks no rule.
+        assert!([0, 3].contains(&status), "{status}");
+    }
 }
 
 #[test]

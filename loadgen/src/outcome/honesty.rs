@@ -56,22 +56,27 @@ impl Generator {
 }
 
 impl Outcome {
-    /// Sets `goals`, `verdict` and `reasons`. A generator that was too slow comes first: nothing
-    /// else that was found is the server's then.
+    /// Sets `goals`, `verdict` and `reasons`. A broken rule of the protocol fails the run, however
+    /// fast or late the generator was; of calls and goals it says nothing where it was too slow.
     pub(super) fn judge(&mut self, goals: &[Goal], failures: Vec<String>) {
         self.goals = goals.iter().map(|goal| goal.evaluate(self)).collect();
         let limited = self.generator.limited_by.clone();
+        let broken = self.violations.total();
         let mut failed = failures;
-        if self.violations.total() > 0 {
-            failed.push(format!("{} rules of the protocol were broken", self.violations.total()));
+        if broken > 0 {
+            failed.push(format!("{broken} rules of the protocol were broken"));
         }
         for goal in self.goals.iter().filter(|goal| !goal.met) {
             failed.push(format!("goal {} was not met: found {}", goal.goal, goal.found));
         }
-        self.verdict = match (limited.is_empty(), failed.is_empty()) {
-            (false, _) => Verdict::GeneratorLimited,
-            (true, false) => Verdict::Fail,
-            (true, true) => Verdict::Pass,
+        self.verdict = if broken > 0 {
+            Verdict::Fail
+        } else if !limited.is_empty() {
+            Verdict::GeneratorLimited
+        } else if !failed.is_empty() {
+            Verdict::Fail
+        } else {
+            Verdict::Pass
         };
         self.reasons = limited.into_iter().chain(failed).collect();
     }
@@ -88,7 +93,8 @@ impl Outcome {
             *sum = sum.saturating_add(*count);
         }
         self.violations.examples.extend_from_slice(&violations.examples);
-        if self.verdict == Verdict::Pass && !failures.is_empty() {
+        let broken = violations.total() > 0;
+        if broken || (self.verdict == Verdict::Pass && !failures.is_empty()) {
             self.verdict = Verdict::Fail;
         }
         self.reasons.extend(failures);

@@ -236,7 +236,7 @@ fn verdict(change: impl FnOnce(&mut Recorder)) -> (Verdict, Vec<String>) {
 }
 
 #[test]
-fn a_generator_that_is_too_slow_is_told_of_before_all_else() {
+fn a_generator_that_is_too_slow_is_told_of_before_goals_and_calls() {
     assert_eq!(verdict(|_| ()).0, Verdict::Pass);
     let (late, reasons) = verdict(|recorder| {
         for n in 0..200 {
@@ -296,4 +296,26 @@ fn violations_and_complaints_fail_a_run() {
         [Verdict::Pass, Verdict::Fail, Verdict::GeneratorLimited].map(Verdict::status),
         [0, 1, 3]
     );
+}
+
+#[test]
+fn a_broken_rule_fails_a_run_however_slow_the_generator_was() {
+    let slow = || {
+        let mut recorder = recorder(0, 1, 1.0);
+        recorder.missed_slots(500, ms(100));
+        recorder
+    };
+    let mut with = about();
+    with.failures.push("3 calls were lost".into());
+    assert_eq!(slow().into_outcome(with, &[]).verdict, Verdict::GeneratorLimited);
+    let mut with = about();
+    with.violations.counts.insert("branch_not_new".into(), 2);
+    assert_eq!(slow().into_outcome(with, &[]).verdict, Verdict::Fail);
+    // And where the server's events show it, after the end.
+    let mut outcome = slow().into_outcome(about(), &[]);
+    outcome.fail(vec!["the server ended by itself".into()], &Violations::default());
+    assert_eq!(outcome.verdict, Verdict::GeneratorLimited);
+    let counts = [("event_missing".to_owned(), 1)].into();
+    outcome.fail(Vec::new(), &Violations { counts, ..Violations::default() });
+    assert_eq!(outcome.verdict, Verdict::Fail);
 }
