@@ -13,6 +13,7 @@ mod log;
 mod mass;
 mod matrix;
 mod message;
+mod moved;
 mod network;
 mod oracle;
 mod orders;

@@ -215,6 +215,12 @@ impl Script {
         self
     }
 
+    /// Device B has the addresses of these peers from now on, in this order.
+    pub(crate) fn device_is_at(&mut self, peers: &[usize]) {
+        self.devices[B].address = peers.first().map(|&peer| peer_addr(peer));
+        self.backups_are(&peers[1..]);
+    }
+
     /// Device B has these backup contacts from now on.
     pub(crate) fn backups_are(&mut self, peers: &[usize]) {
         self.devices[B].backups = peers.iter().map(|&peer| peer_addr(peer)).collect();

@@ -2,14 +2,15 @@
 //!
 //! ```text
 //! set:   0  the peer's own flow while it is up, else the dialog's next hop (a new INVITE: contact)
-//!        1… the device's backup contacts, in order
+//!        1… where the device has backup contacts: its contact and those, in order
 //!
 //! attempt fails ─► an untried target: at once        all have failed: wait ─► a new round
 //! ```
 //!
 //! A phone with no backup contacts has two addresses where its Contact is not its `contact`: when the
 //! one cannot be connected to, the other one's turn comes after the wait. Some phones name as Contact
-//! the port that their own connection comes from, where nobody listens.
+//! the port that their own connection comes from, where nobody listens. The same holds for any device whose
+//! Contact is a name: the address that took its INVITE and its `contact`, which DNS may have moved since.
 //!
 //! A peer's own flow and its address are one target: when the flow dies the address is where it was
 //! (`docs/ARCHITECTURE.md`, "Target sets"). Targets that could not be reached lately are tried last.
@@ -75,12 +76,12 @@ impl Way {
 
 /// Targets of a leg that have failed in this round, a bit each.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Tried(u16);
+pub(super) struct Tried(u32);
 
-/// Targets of a leg: what a name or a configuration gives, and where its dialog is.
-const TARGETS_MAX: usize = 16;
+/// Targets of a leg: where its dialog is, its contact, and what names or a configuration give besides.
+const TARGETS_MAX: usize = 2 + NAME_TARGETS_MAX;
 
-const _: () = assert!(NAME_TARGETS_MAX <= TARGETS_MAX && CONTACT_BACKUPS_MAX < TARGETS_MAX);
+const _: () = assert!(CONTACT_BACKUPS_MAX <= NAME_TARGETS_MAX && TARGETS_MAX <= 32);
 
 impl Leg {
     /// The way of the next request: the peer's own flow while it is up, else the one to the target.
@@ -114,8 +115,8 @@ impl Leg {
 
     /// True when the device can be reached at more than one address.
     pub(in crate::sip) fn has_more_targets(&self, options: &Options) -> bool {
-        let first = self.first();
-        self.backups(options).any(|backup| backup != first)
+        let first = self.origin();
+        self.further(options).any(|target| target != first)
     }
 
     /// True when `target` is one of the set.
@@ -125,7 +126,7 @@ impl Leg {
 
     /// The next request goes to one of the set.
     pub(super) fn use_target(&mut self, target: Target) {
-        self.target = (target != self.first()).then_some(target);
+        self.target = (target != self.origin()).then_some(target);
     }
 
     /// A new INVITE begins with the first target that is not set aside, if there is one.
@@ -145,16 +146,24 @@ impl Leg {
     /// The target in use has failed. The next one that has not failed in this round is in use now, those that
     /// are set aside last; false when there is none, and the next round begins behind it.
     pub(super) fn next_target(&mut self, stack: &Stack, cause: Cause, tried: &mut Tried) -> bool {
-        let set: Vec<Target> = self.targets(&stack.options).collect();
+        let mut set: Vec<Target> = Vec::new();
+        for target in self.targets(&stack.options) {
+            if !set.contains(&target) {
+                set.push(target);
+            }
+        }
         if set.len() == 1 {
             self.target = self.next_address(&stack.options, cause);
             return false;
         }
-        let failed = self.in_use();
-        for (index, _) in set.iter().enumerate().filter(|(_, target)| **target == failed) {
-            tried.0 |= 1 << index;
-        }
-        let behind = set.iter().position(|target| *target == failed).map_or(0, |index| index + 1);
+        let failed = self.target.unwrap_or_else(|| self.origin());
+        let behind = match set.iter().position(|target| *target == failed) {
+            Some(index) => {
+                tried.0 |= 1 << index;
+                index + 1
+            }
+            None => 0,
+        };
         let round = (0..set.len()).map(|step| (behind + step) % set.len());
         let mut untried = round.filter(|index| tried.0 & (1 << index) == 0);
         let reachable = |index: &usize| !stack.aside.contains(set[*index], stack.now);
@@ -171,14 +180,16 @@ impl Leg {
         contact.filter(|_| at_contact != turn)
     }
 
-    /// A phone's `contact` where the dialog goes elsewhere, by the same transport. Other devices may name
-    /// another host on purpose.
+    /// The `contact` of a phone, or of a device whose dialog names no address, where the dialog goes elsewhere, by
+    /// the same transport. Other devices may name another host on purpose.
     fn contact_elsewhere(&self, options: &Options) -> Option<Target> {
         let device = options.device(self.device?)?;
-        let is_phone = device.kind == DeviceKind::Extension && device.outbound.is_none();
+        let at_name = self.dialog.next_hop().is_none();
+        let is_own = device.kind == DeviceKind::Extension || at_name;
         let contact = Target { transport: device.transport, address: device.address? };
         let dialog = self.first();
-        (is_phone && contact != dialog && contact.transport == dialog.transport).then_some(contact)
+        let elsewhere = contact != dialog && contact.transport == dialog.transport;
+        (is_own && elsewhere && device.outbound.is_none()).then_some(contact)
     }
 
     fn in_use(&self) -> Target {
@@ -189,16 +200,24 @@ impl Leg {
         self.dialog.next_hop().unwrap_or(self.fallback)
     }
 
-    /// The set, in order: at least the first, at most one for each bit of [`Tried`].
-    fn targets<'a>(&self, options: &'a Options) -> impl Iterator<Item = Target> + use<'a> {
-        std::iter::once(self.first()).chain(self.backups(options)).take(TARGETS_MAX)
+    /// The first of the set. An early dialog, which may be that of another target, is no target of a new INVITE.
+    fn origin(&self) -> Target {
+        if self.confirmed { self.first() } else { self.fallback }
     }
 
-    fn backups<'a>(&self, options: &'a Options) -> impl Iterator<Item = Target> + use<'a> {
+    /// The set, in order: at least the first, at most one for each bit of [`Tried`]. One may be there twice.
+    fn targets<'a>(&self, options: &'a Options) -> impl Iterator<Item = Target> + use<'a> {
+        std::iter::once(self.origin()).chain(self.further(options)).take(TARGETS_MAX)
+    }
+
+    /// Every address of a device that has several: the dialog may be at any of them, and DNS may tell them in
+    /// another order by now.
+    fn further<'a>(&self, options: &'a Options) -> impl Iterator<Item = Target> + use<'a> {
         let device = self.device.and_then(|id| options.device(id));
-        device.into_iter().flat_map(|device| {
+        device.filter(|device| !device.backups.is_empty()).into_iter().flat_map(|device| {
             let transport = device.transport;
-            device.backups.iter().map(move |&address| Target { transport, address })
+            let addresses = device.address.iter().chain(&device.backups);
+            addresses.map(move |&address| Target { transport, address })
         })
     }
 }
