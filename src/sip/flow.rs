@@ -106,9 +106,12 @@ impl Flows {
         self.slab.insert(Flow::new(peer, Direction::Inbound, now))
     }
 
-    /// The flow to `target`, if there is one.
+    /// The connection to `target`, if there is one: the open one of ours, else one that its peer opened for that,
+    /// else the one that is connecting.
     pub(super) fn to(&self, target: Target) -> Option<FlowId> {
-        self.by_target.get(&target).or_else(|| self.aliases.get(&target)).copied()
+        let ours = self.by_target.get(&target).copied();
+        let open = ours.filter(|&id| self.slab.get(id).is_some_and(|flow| flow.open));
+        open.or_else(|| self.aliases.get(&target).copied()).or(ours)
     }
 
     /// The peer has a certificate for these devices.
@@ -176,14 +179,9 @@ impl Flows {
         }
     }
 
-    /// The connection to `target`, and true when it is new and must be opened: the open one of ours,
-    /// else one that its peer opened for that, else the one that is connecting.
+    /// The connection [`to`](Self::to) `target`, and true when it is new and must be opened.
     pub(super) fn outbound(&mut self, target: Target, now: Instant) -> (FlowId, bool) {
-        let ours = self.by_target.get(&target).copied();
-        if let Some(id) = ours.filter(|&id| self.slab.get(id).is_some_and(|flow| flow.open)) {
-            return (id, false);
-        }
-        if let Some(id) = self.aliases.get(&target).copied().or(ours) {
+        if let Some(id) = self.to(target) {
             return (id, false);
         }
         let id = self.slab.insert(Flow::new(target, Direction::Outbound, now));
@@ -381,6 +379,7 @@ mod tests {
         let inbound = flows.accept(Target::tcp("127.0.0.2:40000".parse().unwrap()), at(0));
         let (connecting, _) = flows.outbound(target, at(0));
         assert!(flows.alias(inbound, target));
+        assert_eq!(flows.to(target), Some(inbound), "this is what must not be closed");
         assert_eq!(flows.outbound(target, at(0)), (inbound, false));
         flows.remove(inbound);
         assert_eq!(flows.outbound(target, at(0)), (connecting, false));
