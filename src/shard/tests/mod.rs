@@ -357,6 +357,51 @@ fn what_another_shard_needs_no_more_gives_place_in_a_full_table() {
 }
 
 #[test]
+fn a_flow_that_another_shard_has_no_room_for_is_not_kept_for_it() {
+    let world = World::with(2, Limits { flows_max: 3, ..Limits::default() });
+    let (mut held, mut other) = (Vec::new(), None);
+    while held.len() < 3 || other.is_none() {
+        let client = world.connect();
+        match world.event() {
+            Event::Accepted(ShardId(0)) if held.len() < 3 => held.push(client),
+            Event::Accepted(ShardId(1)) if other.is_none() => other = Some(client),
+            _ => drop((client.reset(), world.event())),
+        }
+    }
+    // All that the first shard has is needed by the second.
+    for client in &mut held {
+        client.echo("home=1", "");
+    }
+    let mut other = other.unwrap();
+    other.send(&request("COUNT", "home=0", ""));
+    let began = std::time::Instant::now();
+    loop {
+        let [first, _] = &world.snapshots()[..] else { panic!("two shards") };
+        if first.net.forward_drops == 1 && first.remote_flows == 0 {
+            break;
+        }
+        assert!(began.elapsed() < Duration::from_secs(10), "{first:?}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+#[test]
+fn looks_for_idle_flows_take_a_part_of_the_time_however_many_connections_come() {
+    const LOOK: Duration = Duration::from_millis(20);
+    let world = World::with_look(1, Limits { flows_max: 2, ..Limits::default() }, LOOK);
+    let (began, mut held) = (std::time::Instant::now(), Vec::new());
+    let mut looks = 0;
+    while looks < 8 {
+        let mut client = world.connect();
+        client.try_echo("x");
+        held.push(client);
+        // Each look closes one.
+        looks = u32::try_from(world.snapshots()[0].net.crowded).unwrap();
+    }
+    assert!(began.elapsed() > LOOK * 4 * (looks - 1), "{looks} looks in {:?}", began.elapsed());
+}
+
+#[test]
 fn shards_that_are_full_of_each_others_messages_do_not_stop() {
     let world = World::new(2);
     let message = |home: usize, number: usize| {

@@ -41,6 +41,8 @@ struct Servant {
     alias: Option<FlowId>,
     /// How many flows the first shard takes.
     flows_max: usize,
+    /// How long it looks for idle ones.
+    look: Duration,
 }
 
 impl Servant {
@@ -125,6 +127,7 @@ impl Protocol for Servant {
                 self.say(Event::Alias(self.shard));
             }
             Input::Crowded { held, count: _ } => {
+                std::thread::sleep(self.look);
                 let idle = self.flows.keys().into_iter().find(|flow| !held.contains(flow));
                 if let Some(flow) = idle {
                     self.flows.remove(flow);
@@ -190,6 +193,11 @@ impl World {
     }
 
     pub(super) fn with(shards: usize, limits: Limits) -> Self {
+        Self::with_look(shards, limits, Duration::ZERO)
+    }
+
+    /// The same; to look for idle flows takes so long.
+    pub(super) fn with_look(shards: usize, limits: Limits, look: Duration) -> Self {
         let available = cores::available();
         let cores = available.into_iter().cycle().take(shards).collect();
         let flows_max = limits.flows_max as usize;
@@ -212,6 +220,7 @@ impl World {
             draining: false,
             alias: None,
             flows_max,
+            look,
         })
         .unwrap();
         let address = shards.listen()[0].address;
