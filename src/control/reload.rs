@@ -102,15 +102,22 @@ impl Watch {
     pub(super) async fn changed(&mut self) {
         loop {
             self.ticks.tick().await;
-            let files = [&self.file].into_iter().chain(&self.tls);
-            let now: Vec<_> = files.map(|file| Stamp::of(&file.path)).collect();
-            let still = self.seen == now && now.iter().all(Option::is_some);
-            let changed = now.iter().copied().ne(self.loaded());
-            self.seen = now;
-            if still && changed {
+            if self.look() {
                 return;
             }
         }
+    }
+
+    fn look(&mut self) -> bool {
+        let files = [&self.file].into_iter().chain(&self.tls);
+        let now: Vec<_> = files.map(|file| Stamp::of(&file.path)).collect();
+        // One that is not there is being written, or a new configuration does without it.
+        let file = now.first().copied().flatten();
+        let whole = now.iter().all(Option::is_some) || (file.is_some() && file != self.file.stamp);
+        let still = self.seen == now && whole;
+        let changed = now.iter().copied().ne(self.loaded());
+        self.seen = now;
+        still && changed
     }
 }
 
@@ -128,13 +135,14 @@ impl Reloads {
     }
 }
 
-/// The configuration, the files that TLS needs and what is in them, or all that is wrong with it.
-fn load(path: &Path) -> Result<(Config, Vec<Watched>, Option<Contexts>), String> {
+/// The configuration and what is in the files that TLS needs, or all that is wrong with it. `files` becomes those
+/// that a valid configuration names, whether or not they are good.
+fn load(path: &Path, files: &mut Vec<Watched>) -> Result<(Config, Option<Contexts>), String> {
     let config = Config::load(path).map_err(|problems| problems.to_string())?;
-    let files = Watched::all(&config.tls_files());
+    *files = Watched::all(&config.tls_files());
     let contexts =
         config.tls_contexts().map_err(|error| format!("{}: [tls] {error}", path.display()))?;
-    Ok((config, files, contexts))
+    Ok((config, contexts))
 }
 
 /// What is in force.
@@ -180,10 +188,15 @@ pub(super) async fn reload(
     let path = watch.file.path.clone();
     watch.file = Watched::new(&path);
     let known: Vec<_> = watch.tls.iter().map(|file| file.path.clone()).collect();
-    watch.tls = Watched::all(&known);
+    let mut files = Watched::all(&known);
     // A large file takes a while, and signals and scrapes do not wait.
-    let Ok(loaded) = tokio::task::spawn_blocking(move || load(&path)).await else { return };
-    let (config, tls, contexts) = match loaded {
+    let loading = tokio::task::spawn_blocking(move || {
+        let loaded = load(&path, &mut files);
+        (loaded, files)
+    });
+    let Ok((loaded, files)) = loading.await else { return };
+    watch.tls = files;
+    let (config, contexts) = match loaded {
         Ok(loaded) => loaded,
         Err(problems) => {
             reloads.refused.fetch_add(1, Ordering::Relaxed);
@@ -194,7 +207,6 @@ pub(super) async fn reload(
             return;
         }
     };
-    watch.tls = tls;
     for line in config.warnings.to_string().lines() {
         tracing::warn!("{line}");
     }
@@ -209,5 +221,42 @@ pub(super) async fn reload(
     tracing::info!("configuration in force: {changes}");
     for option in changes.at_start {
         tracing::warn!("{option} has a new value, which is read at the next start");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Looks until nothing moves any more; true when something is to be loaded.
+    fn look(watch: &mut Watch) -> bool {
+        let first = watch.look();
+        watch.look() || first
+    }
+
+    #[test]
+    fn a_file_that_is_gone_keeps_no_new_configuration_from_being_loaded() {
+        let [config, tls] = ["toml", "pem"].map(|end| {
+            std::env::temp_dir().join(format!("holdfast-watch-{}.{end}", std::process::id()))
+        });
+        fs::write(&config, "old").unwrap();
+        fs::write(&tls, "old").unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+        let _context = runtime.enter();
+        let watched = || (Watched::new(&config), vec![Watched::new(&tls)]);
+        let (file, files) = watched();
+        let mut watch = Watch::new(file, files);
+        assert!(!look(&mut watch));
+        fs::remove_file(&tls).unwrap();
+        assert!(!look(&mut watch), "it may be being written");
+        fs::write(&config, "longer").unwrap();
+        assert!(look(&mut watch));
+        // It is refused: it names the same file.
+        (watch.file, watch.tls) = watched();
+        assert!(!look(&mut watch), "it was told");
+        fs::write(&tls, "longer").unwrap();
+        assert!(look(&mut watch));
+        fs::remove_file(&config).unwrap();
+        fs::remove_file(&tls).unwrap();
     }
 }
