@@ -211,9 +211,12 @@ impl Names {
         while self.running.len() < LOOKUPS_MAX
             && let Some(next) = self.schedule.first_entry().filter(|next| next.key().0 <= now)
         {
-            let name = next.remove();
+            let (key, name) = next.remove_entry();
             let Some(entry) = self.table.get_mut(&name) else { continue };
-            entry.due = None;
+            // Void: the name was gone for a while, and is due at another time.
+            if entry.due.take_if(|due| *due == key).is_none() {
+                continue;
+            }
             match self.open_dns() {
                 Ok(dns) => {
                     let mut seed = [0; 32];
@@ -359,4 +362,29 @@ fn listed(devices: &[&Device]) -> String {
         count => ("devices", format!(" and {} more", count - DEVICES_NAMED)),
     };
     format!("{noun} {}{more}", names.join(", "))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_that_goes_and_comes_back_is_looked_up_once_at_a_time() {
+        let config = |contact: &str| {
+            let text = format!(
+                "[server]\nlisten = [\"tcp:127.0.0.1:5060\"]\n[dns]\nservers = [\"127.0.0.1:9\"]\n\
+                 [[device]]\ndn = \"1\"\ntype = \"Extension\"\ncontact = \"sip:{contact};transport=tcp\"\n"
+            );
+            Config::parse("a.toml", &text).unwrap_or_else(|problems| panic!("{problems}"))
+        };
+        let [name, address] = ["pbx.example", "127.0.0.2"].map(config);
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let _context = runtime.enter();
+        let mut names = Names::new(&name, [1; 32]);
+        names.configure(&address);
+        names.configure(&name);
+        assert_eq!(names.schedule.len(), 2, "one of them is void");
+        names.start_due();
+        assert_eq!((names.schedule.len(), names.running.len()), (0, 1));
+    }
 }
