@@ -433,7 +433,12 @@ impl Options {
 
     /// All devices, in the order of the configuration.
     pub fn devices(&self) -> impl Iterator<Item = &Device> {
-        self.devices.iter().filter_map(|id| self.device(*id))
+        self.named_devices().map(|(_, device)| device)
+    }
+
+    /// The same, each with what names it.
+    pub fn named_devices(&self) -> impl Iterator<Item = (DeviceId, &Device)> {
+        self.devices.iter().filter_map(|id| Some((*id, self.device(*id)?)))
     }
 
     /// The device, or `None` when a reload took it away.

@@ -16,6 +16,7 @@ use std::task::{Context, Poll, Waker};
 
 use super::{CLOSE_TIMEOUT, Net, OUTBOX_BYTES_TOTAL_MAX, TaskKey};
 use crate::key::{FlowId, Key, ShardId};
+use crate::options::DeviceId;
 use crate::sip::message::PING;
 use crate::sip::{FlowError, NewFlow};
 use crate::time::Instant;
@@ -47,7 +48,7 @@ pub(crate) struct Flow {
     /// With each the messages that it was handed, modulo 2^32.
     pub(crate) told: RefCell<Vec<(ShardId, u32)>>,
     /// The devices that the peer has a certificate for.
-    pub(crate) devices: RefCell<Box<[SocketAddr]>>,
+    pub(crate) devices: RefCell<Box<[DeviceId]>>,
     pub(super) key: Cell<TaskKey>,
     pub(super) state: Cell<State>,
     /// When it must have made progress.

@@ -43,7 +43,7 @@ use glommio::timer::Timer;
 
 use crate::key::{FlowId, Key, Slab};
 use crate::network::Network;
-use crate::options::{Limits, Options};
+use crate::options::{DeviceId, Limits, Options};
 use crate::sip::message::FrameError;
 use crate::sip::{FlowError, NewFlow};
 use crate::time::Instant;
@@ -162,6 +162,8 @@ pub(crate) struct Net {
     tls: RefCell<Option<Contexts>>,
     /// Names that peers must have certificates for.
     names: RefCell<NamesByHost>,
+    /// The same, of each device.
+    devices: RefCell<Vec<(DeviceId, Box<str>)>>,
     /// TLS handshakes of peers under way, and PROXY headers that are waited for.
     handshakes: Cell<u32>,
     /// Whose connections begin with a PROXY header.
@@ -186,6 +188,7 @@ impl Net {
             datagrams,
             tls: RefCell::default(),
             names: RefCell::default(),
+            devices: RefCell::default(),
             handshakes: Cell::new(0),
             fronts: RefCell::default(),
             sources: Rc::default(),
@@ -200,14 +203,16 @@ impl Net {
         self.limits.borrow_mut().clone_from(&options.limits);
         self.fronts.borrow_mut().clone_from(&options.proxy_protocol_from);
         self.sources.set_options(options);
-        let mut names: NamesByHost = HashMap::new();
-        for device in options.devices() {
+        let (mut names, mut devices) = (NamesByHost::new(), Vec::new());
+        for (id, device) in options.named_devices() {
             let Some(name) = &device.tls_name else { continue };
+            devices.push((id, name.as_str().into()));
             for address in device.addresses() {
                 names.entry(address.ip()).or_default().push((address, name.as_str().into()));
             }
         }
         *self.names.borrow_mut() = names;
+        *self.devices.borrow_mut() = devices;
     }
 
     /// Certificates and authorities for handshakes from now on; open flows are not touched.
@@ -232,10 +237,9 @@ impl Net {
     }
 
     /// The devices that a peer who connected to us has shown a certificate for, by their names.
-    fn devices_of(&self, tls: &Tls) -> Box<[SocketAddr]> {
-        let names = self.names.borrow();
-        let named = names.values().flatten().map(|(address, name)| (*address, &**name));
-        tls.is_certified_for(named)
+    fn devices_of(&self, tls: &Tls) -> Box<[DeviceId]> {
+        let devices = self.devices.borrow();
+        tls.is_certified_for(devices.iter().map(|(id, name)| (*id, &**name)))
     }
 
     /// Bytes of the largest message that is handed in.

@@ -23,7 +23,6 @@
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::future::poll_fn;
-use std::net::SocketAddr;
 use std::ops::Range;
 use std::rc::Rc;
 use std::task::{Poll, Waker};
@@ -34,6 +33,7 @@ use tokio::sync::mpsc;
 use super::{After, Place, Protocol, Shard};
 use crate::key::{FlowId, ShardId};
 use crate::net::{Flow, Host, Undelivered, next_round};
+use crate::options::DeviceId;
 use crate::sip::{FlowError, Input, NewFlow};
 use crate::target::Target;
 
@@ -51,7 +51,7 @@ const RECEIVE_BURST: usize = 64;
 /// What crosses.
 enum Item {
     /// The first word of a flow: its ends, and the devices that its peer has a certificate for.
-    Flow { flow: FlowId, ends: Box<NewFlow>, devices: Box<[SocketAddr]> },
+    Flow { flow: FlowId, ends: Box<NewFlow>, devices: Box<[DeviceId]> },
     /// A message read on the sender's flow.
     Message { flow: FlowId, range: Range<u32> },
     /// A datagram that the sender read.
@@ -115,7 +115,7 @@ pub(super) fn links(shards: usize) -> Vec<Vec<Option<Link>>> {
 struct Known {
     alias: Alias,
     ends: Box<NewFlow>,
-    devices: Box<[SocketAddr]>,
+    devices: Box<[DeviceId]>,
     /// Messages, and words about it, that came.
     messages: u32,
 }
@@ -495,7 +495,11 @@ impl<P: Protocol> Shard<P> {
                 Alias::Absent => (*known.ends, known.devices.clone()),
             }
         };
-        let id = self.take(ends)?;
+        let Some(id) = self.take(ends) else {
+            // It must not be kept open for us.
+            self.mesh.release(peer, flow);
+            return None;
+        };
         self.places.borrow_mut().insert(id, Place::Remote { shard: peer, flow });
         if let Some(known) = self.mesh.aliases.borrow_mut().get_mut(&(peer, flow)) {
             known.alias = Alias::Open(id);

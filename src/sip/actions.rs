@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::message::FrameError;
 use crate::cti;
 use crate::key::FlowId;
-use crate::options::Options;
+use crate::options::{DeviceId, Options};
 use crate::target::{Target, Transport};
 use crate::time::Instant;
 
@@ -92,13 +92,13 @@ pub enum Input<'a> {
     },
     /// An application asks something of a call; an event answers it.
     Request(cti::Request),
-    /// The peer of a flow that was just accepted has a certificate for the devices at these addresses: it is
-    /// one of them, wherever it comes from.
+    /// The peer of a flow that was just accepted has a certificate for these devices: it is one of them, wherever
+    /// it comes from, and wherever they are by then.
     Certified {
         /// Which.
         flow: FlowId,
-        /// As they are configured; at least one.
-        devices: &'a [SocketAddr],
+        /// At least one.
+        devices: &'a [DeviceId],
     },
     /// [`Action::Alias`] of another endpoint: requests to `target` may go down this flow.
     Alias {

@@ -213,7 +213,7 @@ impl Endpoint {
         let port = via.port.unwrap_or(transport.port());
         let options = &self.stack.options;
         let target = flow_of
-            .hosts()
+            .hosts(options)
             .map(|host| Target { transport, address: SocketAddr::new(host, port) })
             .find(|target| options.is_target(*target));
         if let Some(target) = target

@@ -25,6 +25,7 @@ use foldhash::SharedSeed;
 use foldhash::fast::SeedableRandomState;
 
 use crate::key::{ClientId, FlowId, Slab};
+use crate::options::{Device, DeviceId, Options};
 use crate::target::{Target, Transport};
 use crate::time::Instant;
 
@@ -44,7 +45,7 @@ pub(super) struct Flow {
     /// The target that a peer's own flow stands for (RFC 5923).
     alias: Option<Target>,
     /// The devices that its peer has a certificate for.
-    devices: Option<Box<[SocketAddr]>>,
+    devices: Option<Box<[DeviceId]>>,
     /// True while a timer for its next ping runs.
     pinging: bool,
     /// True when the first request on it was looked at for an alias.
@@ -115,7 +116,7 @@ impl Flows {
     }
 
     /// The peer has a certificate for these devices.
-    pub(super) fn certified(&mut self, id: FlowId, devices: &[SocketAddr]) {
+    pub(super) fn certified(&mut self, id: FlowId, devices: &[DeviceId]) {
         if let Some(flow) = self.slab.get_mut(id) {
             flow.devices = Some(devices.into());
         }
@@ -308,10 +309,13 @@ impl Flow {
         }
     }
 
-    /// The addresses of hosts that the peer may speak for: its own, and those it has a certificate for.
-    pub(super) fn hosts(&self) -> impl Iterator<Item = IpAddr> {
-        let devices = self.devices.as_deref().unwrap_or_default();
-        std::iter::once(self.peer.ip()).chain(devices.iter().map(SocketAddr::ip))
+    /// The addresses of hosts that the peer may speak for: its own, and those of devices that it has a certificate
+    /// for, by the options now in force.
+    pub(super) fn hosts(&self, options: &Options) -> impl Iterator<Item = IpAddr> {
+        let devices = self.devices.as_deref().unwrap_or_default().iter();
+        let devices = devices.filter_map(|id| options.device(*id));
+        let addresses = devices.flat_map(Device::addresses).map(|address| address.ip());
+        std::iter::once(self.peer.ip()).chain(addresses)
     }
 
     /// Its other end as a target.

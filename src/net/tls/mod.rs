@@ -11,13 +11,14 @@ mod context;
 mod handshake;
 
 use std::io::{self, BufRead, Read, Write};
-use std::net::SocketAddr;
 use std::task::{Poll, ready};
 
 use rustls::Connection;
 use rustls::client::verify_server_name;
 use rustls::pki_types::ServerName;
 use rustls::server::ParsedCertificate;
+
+use crate::options::DeviceId;
 
 pub(super) use context::server_name;
 pub use context::{ClientCertificate, Contexts, Identity, TlsError};
@@ -79,11 +80,11 @@ impl Tls {
         }
     }
 
-    /// Of these addresses and their names those that the peer's certificate is for, each once, in order.
+    /// Of these devices and their names those that the peer's certificate is for, in their order.
     pub(super) fn is_certified_for<'a>(
         &self,
-        named: impl Iterator<Item = (SocketAddr, &'a str)>,
-    ) -> Box<[SocketAddr]> {
+        named: impl Iterator<Item = (DeviceId, &'a str)>,
+    ) -> Box<[DeviceId]> {
         let shown = self.connection.peer_certificates().and_then(<[_]>::first);
         let parsed = shown.and_then(|shown| ParsedCertificate::try_from(shown).ok());
         let Some(certificate) = parsed else { return Box::default() };
@@ -91,11 +92,7 @@ impl Tls {
             let name = ServerName::try_from(name);
             name.is_ok_and(|name| verify_server_name(&certificate, &name).is_ok())
         };
-        let mut all: Vec<_> =
-            named.filter(|(_, name)| is_for(name)).map(|(address, _)| address).collect();
-        all.sort_unstable();
-        all.dedup();
-        all.into()
+        named.filter(|(_, name)| is_for(name)).map(|(device, _)| device).collect()
     }
 
     /// Makes some of the plain text cipher text; how much.

@@ -84,7 +84,7 @@ impl Agent {
 fn find_route(options: &Options, flow: &Flow, invite: View<'_>) -> Result<Route, u16> {
     let from = invite.from().and_then(|from| from.uri());
     let number = from.map_or(String::new(), |uri| uri.number());
-    let caller = flow.hosts().find_map(|host| options.caller(host, &number));
+    let caller = flow.hosts(options).find_map(|host| options.caller(host, &number));
     if caller.is_none() && options.foreign_callers == ForeignCallers::Refuse {
         return Err(403);
     }
