@@ -365,6 +365,13 @@ fn the_late_2xx_of_a_request_that_was_given_up_is_passed_back() {
     // The ACK got lost, as the next one may.
     bench.receive(again, &answer(&invite, "200 OK"));
     assert_eq!(bench.sends(flow, "SIP/2.0 200 OK"), ok);
+    // A device has no say in where to.
+    let via = format!("Via: {}", headers(&invite, "Via").nth(1).unwrap());
+    let other =
+        answer(&invite, "200 OK").replace(&via, "Via: SIP/2.0/TCP 127.0.0.99:9;branch=z9hG4bKx");
+    assert!(other.contains("127.0.0.99"));
+    bench.receive(again, &other);
+    bench.sends(flow, "SIP/2.0 200 OK");
     bench.is_empty();
 }
 

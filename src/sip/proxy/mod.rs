@@ -225,7 +225,7 @@ impl Proxy {
         // Whoever asked was told 503, or has the answer of another target. A 2xx must reach who can acknowledge
         // it, each time it comes (RFC 6026 §7.2); nothing else matters.
         if accepted && !passed {
-            stack.send_back(response, &bytes);
+            stack.send_back(told.client, &bytes);
         }
     }
 

@@ -322,22 +322,23 @@ impl Stack {
         true
     }
 
-    /// Sends a response whose transaction is over to whom its second Via names (RFC 3261 §18.2.2); the first is
-    /// ours.
-    pub(in crate::sip) fn send_back(&mut self, response: View<'_>, bytes: &[u8]) {
-        let via = response.values(Name::Via).nth(1).and_then(Via::parse);
-        let Some((via, transport)) =
-            via.and_then(|via| Some((via, Transport::parse(via.transport)?)))
-        else {
+    /// Sends a response whose transaction is over to whom the second Via of its request names (RFC 3261 §18.2.2); the
+    /// first is ours. What the response says there itself might lead anywhere.
+    pub(in crate::sip) fn send_back(&mut self, id: ClientId, bytes: &[u8]) {
+        let Some(request) = self.client(id).map(|client| Rc::clone(&client.request)) else {
             return;
         };
-        let host = via.received.unwrap_or(via.host);
-        let host = host.strip_prefix(b"[").and_then(|host| host.strip_suffix(b"]")).unwrap_or(host);
-        let ip = std::str::from_utf8(host).ok().and_then(|host| host.parse().ok());
-        let Some(ip) = ip else { return };
-        let port = via.rport.flatten().or(via.port).unwrap_or(transport.port());
-        let flow = self.outbound(Target { transport, address: SocketAddr::new(ip, port) });
-        self.out.send(flow, bytes);
+        let mut head = std::mem::take(&mut self.stored);
+        let via = match head.read(&request) {
+            Ok(()) => View::new(&request, &head).values(Name::Via).nth(1),
+            Err(_) => None,
+        };
+        let target = via.and_then(Via::parse).and_then(reply_target);
+        self.stored = head;
+        if let Some(target) = target {
+            let flow = self.outbound(target);
+            self.out.send(flow, bytes);
+        }
     }
 
     /// Forgets a transaction.
@@ -558,6 +559,16 @@ fn write_head(
 
 fn makes_dialog(request: View<'_>) -> bool {
     request.method() == Method::Invite && request.to().is_some_and(|to| to.tag.is_none())
+}
+
+/// Where responses go that find no connection.
+fn reply_target(via: Via<'_>) -> Option<Target> {
+    let transport = Transport::parse(via.transport)?;
+    let host = via.received.unwrap_or(via.host);
+    let host = host.strip_prefix(b"[").and_then(|host| host.strip_suffix(b"]")).unwrap_or(host);
+    let ip = std::str::from_utf8(host).ok()?.parse().ok()?;
+    let port = via.rport.flatten().or(via.port).unwrap_or(transport.port());
+    Some(Target { transport, address: SocketAddr::new(ip, port) })
 }
 
 /// The topmost Via with `received` where the sender's address is not what it says (RFC 3261
