@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use holdfast::cti;
 use holdfast::key::{CallId, FlowId, ShardId, Side};
-use holdfast::options::{Device, DeviceKind, ForeignCallers, Options, Pair, Role};
+use holdfast::options::{Device, DeviceId, DeviceKind, ForeignCallers, Options, Pair, Role};
 use holdfast::sip::message::{Frame, FrameError, Framer, PING};
 use holdfast::sip::{Action, Actions, Endpoint, FlowError, Input, NewFlow, Stats};
 use holdfast::target::{Target, Transport};
@@ -48,6 +48,9 @@ const SILENCE: Duration = Duration::from_secs(200);
 
 const WAITS_MILLIS: [u64; 12] =
     [0, 1, 99, 100, 500, 1_000, 2_000, 4_000, 32_000, 34_000, 91_000, 181_000];
+
+/// Where devices are.
+const TARGETS: [&str; 4] = ["127.0.0.2:5070", "127.0.0.2:5071", "127.0.0.3:5070", "127.0.0.4:5080"];
 
 const ERRORS: [FlowError; 8] = [
     FlowError::Reset,
@@ -239,11 +242,27 @@ impl World {
             }
             12 => self.feed(Input::Options(options(self.role, input.byte()))),
             13 => self.ask(input),
-            14 if input.byte() == 7 => {
-                let deadline = self.now + Duration::from_millis(input.pick(&WAITS_MILLIS));
-                self.feed(Input::Drain { deadline });
-            }
-            14 => {}
+            14 => match input.byte() {
+                1 => self.crowd(input),
+                2 => {
+                    let (flow, target) = (self.flow(input), input.pick(&TARGETS));
+                    let target = Target::tcp(target.parse().expect("an address"));
+                    if let Some(flow) = flow {
+                        self.feed(Input::Alias { flow, target });
+                    }
+                }
+                3 => {
+                    let (flow, device) = (self.flow(input), DeviceId(u32::from(input.byte() % 5)));
+                    if let Some(flow) = flow {
+                        self.feed(Input::Certified { flow, devices: &[device] });
+                    }
+                }
+                7 => {
+                    let deadline = self.now + Duration::from_millis(input.pick(&WAITS_MILLIS));
+                    self.feed(Input::Drain { deadline });
+                }
+                _ => {}
+            },
             _ => {
                 let flow = self.flow(input);
                 let len = usize::from(input.byte());
@@ -251,6 +270,17 @@ impl World {
                 self.say(flow, bytes, input);
             }
         }
+    }
+
+    /// Idle flows are closed, and with them no call.
+    fn crowd(&mut self, input: &mut Bytes<'_>) {
+        let before = self.endpoint.stats();
+        let (held, count) = (self.flow(input), usize::from(input.byte()));
+        self.feed(Input::Crowded { held: held.as_slice(), count });
+        let after = self.endpoint.stats();
+        assert!(held.is_none_or(|held| self.is_live(held)));
+        assert!(before.flows - after.flows <= count);
+        assert_eq!(Stats { flows: before.flows, ..after }, before);
     }
 
     /// An open flow.
