@@ -302,6 +302,21 @@ fn new_invite_goes_to_the_next_target_when_the_first_answers_503() {
 }
 
 #[test]
+fn new_invite_that_was_cancelled_for_its_age_is_sent_nowhere_else() {
+    let mut s = Script::new().backup();
+    s.at(0).a_calls("1001");
+    s.a_receives("100");
+    s.b_receives("INVITE");
+    s.b_answers(180);
+    s.a_receives("180");
+    s.at(181_000).b_receives("CANCEL");
+    s.at(181_100).reset(B);
+    s.a_receives("408");
+    s.a_acknowledges();
+    s.call_is_over();
+}
+
+#[test]
 fn new_invite_that_no_target_takes_is_answered_503_without_a_wait() {
     let mut s = Script::new().option(DELAY, 500).backup();
     s.refuse(B);

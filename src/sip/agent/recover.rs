@@ -135,6 +135,9 @@ impl Agent {
         if outgoing.state != Sent::Attempting(client) {
             return;
         }
+        if !established && outgoing.cancelled {
+            return self.release_unanswered(stack, id.call, 408, None);
+        }
         if !established {
             // A new INVITE is not recovered: the next target (RFC 3263 §4.3), or the end.
             if leg.on_attempt_failed(stack, id, cause) == Failed::GiveUp {
