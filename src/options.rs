@@ -177,7 +177,7 @@ pub struct Pair {
 /// Bounds of what one shard holds for its peers, each with its option in `[limits]`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// Open flows of a shard; further ones are closed when they are accepted.
+    /// Open flows of a shard; one more takes the place of idle ones, and is closed where there are none.
     pub flows_max: u32,
     /// Calls of a shard; further INVITEs are answered 503.
     pub calls_max: u32,
@@ -312,7 +312,7 @@ impl Device {
     }
 
     /// True when its calls go through a proxy, whether or not the proxy's name is known.
-    fn has_proxy(&self) -> bool {
+    pub fn has_proxy(&self) -> bool {
         self.outbound.is_some() || self.names.outbound.is_some()
     }
 

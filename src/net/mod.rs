@@ -22,6 +22,7 @@
 mod deadlines;
 mod flow;
 mod front;
+mod names;
 mod pings;
 mod session;
 mod sources;
@@ -31,7 +32,6 @@ pub mod tls;
 pub(crate) mod udp;
 
 use std::cell::{Cell, RefCell};
-use std::collections::HashMap;
 use std::future::Future;
 use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
@@ -51,6 +51,7 @@ use crate::time::Instant;
 use deadlines::Deadlines;
 pub(crate) use flow::Flow;
 use flow::Pool;
+use names::PeerNames;
 use sources::Sources;
 use tally::Tally;
 pub use tally::{NetStats, REASONS};
@@ -140,9 +141,6 @@ impl From<TaskKey> for Key {
     }
 }
 
-/// For each host the names that are configured for its addresses.
-type NamesByHost = HashMap<IpAddr, Vec<(SocketAddr, Box<str>)>>;
-
 /// What the flow tasks of a shard share.
 pub(crate) struct Net {
     limits: RefCell<Limits>,
@@ -161,9 +159,7 @@ pub(crate) struct Net {
     /// What TLS handshakes need; `None` until it is set.
     tls: RefCell<Option<Contexts>>,
     /// Names that peers must have certificates for.
-    names: RefCell<NamesByHost>,
-    /// The same, of each device.
-    devices: RefCell<Vec<(DeviceId, Box<str>)>>,
+    names: RefCell<PeerNames>,
     /// TLS handshakes of peers under way, and PROXY headers that are waited for.
     handshakes: Cell<u32>,
     /// Whose connections begin with a PROXY header.
@@ -188,7 +184,6 @@ impl Net {
             datagrams,
             tls: RefCell::default(),
             names: RefCell::default(),
-            devices: RefCell::default(),
             handshakes: Cell::new(0),
             fronts: RefCell::default(),
             sources: Rc::default(),
@@ -203,16 +198,7 @@ impl Net {
         self.limits.borrow_mut().clone_from(&options.limits);
         self.fronts.borrow_mut().clone_from(&options.proxy_protocol_from);
         self.sources.set_options(options);
-        let (mut names, mut devices) = (NamesByHost::new(), Vec::new());
-        for (id, device) in options.named_devices() {
-            let Some(name) = &device.tls_name else { continue };
-            devices.push((id, name.as_str().into()));
-            for address in device.addresses() {
-                names.entry(address.ip()).or_default().push((address, name.as_str().into()));
-            }
-        }
-        *self.names.borrow_mut() = names;
-        *self.devices.borrow_mut() = devices;
+        self.names.borrow_mut().set_options(options);
     }
 
     /// Certificates and authorities for handshakes from now on; open flows are not touched.
@@ -220,14 +206,11 @@ impl Net {
         *self.tls.borrow_mut() = Some(contexts);
     }
 
-    /// The other end of a handshake with `target`: its name is the one configured for that address, else for
-    /// that host, else the address itself. `None` without anything to verify it by.
+    /// The other end of a handshake with `target`: its name is the one configured for that address, now or
+    /// before, else for that host, else the address itself. `None` without anything to verify it by.
     fn tls_to(&self, target: SocketAddr) -> Option<rustls::Connection> {
         let names = self.names.borrow();
-        let here = names.get(&target.ip()).map_or(&[][..], |here| here);
-        let exact = here.iter().find(|(address, _)| *address == target);
-        let name = exact.or(here.first()).map(|(_, name)| &**name);
-        let name = tls::server_name(name, target.ip());
+        let name = tls::server_name(names.of(target), target.ip());
         self.tls.borrow().as_ref()?.connect(name)
     }
 
@@ -238,8 +221,7 @@ impl Net {
 
     /// The devices that a peer who connected to us has shown a certificate for, by their names.
     fn devices_of(&self, tls: &Tls) -> Box<[DeviceId]> {
-        let devices = self.devices.borrow();
-        tls.is_certified_for(devices.iter().map(|(id, name)| (*id, &**name)))
+        tls.is_certified_for(self.names.borrow().devices())
     }
 
     /// Bytes of the largest message that is handed in.

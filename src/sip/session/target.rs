@@ -189,7 +189,7 @@ impl Leg {
         let contact = Target { transport: device.transport, address: device.address? };
         let dialog = self.first();
         let elsewhere = contact != dialog && contact.transport == dialog.transport;
-        (is_own && elsewhere && device.outbound.is_none()).then_some(contact)
+        (is_own && elsewhere && !device.has_proxy()).then_some(contact)
     }
 
     fn in_use(&self) -> Target {
