@@ -1,8 +1,9 @@
 //! How a peer that vanishes while a request waits is missed in `tcp-user-timeout`, and whether it answers our
 //! pings (RFC 5626 §4.4.1).
 //!
-//! A peer need not: before RFC 5626 a CRLF between messages was skipped and no more. One that has answered a
-//! ping is known to answer, and is missed when it does not.
+//! A peer need not: before RFC 5626 a CRLF between messages was skipped and no more, and since then phones send pings
+//! of their own and answer none. One that has answered two in a row, each before the next was sent, is known to answer,
+//! and is missed when it does not: what looks like an answer may be its own ping, or its own keep-alive once in a while.
 //!
 //! ```text
 //!          asked, the last message may be under way        read
@@ -19,6 +20,8 @@ use crate::time::Instant;
 
 /// The answer to a keep-alive (RFC 5626 §3.5.1).
 pub(super) const PONG: &[u8] = b"\r\n";
+/// Pings in a row that a peer must have answered to be known to answer.
+const ANSWERS_MIN: u8 = 2;
 /// How long an answer may take (RFC 5626 §4.4.1).
 const PONG_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -44,8 +47,8 @@ pub(super) struct Pings {
     message: Option<Instant>,
     /// When the last ping was written, if nothing was read since.
     ping: Option<Instant>,
-    /// The peer has answered one before.
-    answers: bool,
+    /// Pings in a row that it has answered, until there were [`ANSWERS_MIN`].
+    answered: u8,
     /// When it must have answered.
     due: Option<Instant>,
 }
@@ -64,8 +67,11 @@ impl Pings {
             self.patience = if alone { Patience::Short } else { Patience::Asking };
         }
         if alone {
-            self.ping = Some(now);
-            if self.answers && self.due.is_none() {
+            let unanswered = self.ping.replace(now).is_some();
+            if unanswered && !self.answers() {
+                self.answered = 0;
+            }
+            if self.answers() && self.due.is_none() {
                 self.due = Some(now + PONG_TIMEOUT);
             }
         }
@@ -92,9 +98,15 @@ impl Pings {
     /// is the answer to a ping and nothing else: two of them are no ping.
     pub(super) fn read(&mut self, bytes: &[u8], between: bool) -> bool {
         self.due = None;
-        let asked = self.ping.take().is_some() && between;
-        self.answers |= asked && bytes.iter().all(|byte| matches!(byte, b'\r' | b'\n'));
-        asked && bytes == PONG
+        let pong = self.ping.take().is_some() && between && bytes == PONG;
+        if pong && !self.answers() {
+            self.answered += 1;
+        }
+        pong
+    }
+
+    fn answers(&self) -> bool {
+        self.answered >= ANSWERS_MIN
     }
 
     /// When the flow is over, unless something is read before.
@@ -129,10 +141,27 @@ mod tests {
         assert_eq!(pings.due(), None, "that was no pong");
         assert!(pings.read(b"\r\n", true));
         assert!(!pings.read(b"\r\n", true), "nobody had asked");
+        assert!(pings.ask(at(2000), TIMEOUT));
+        assert_eq!(pings.due(), None, "one is not enough");
+        assert!(pings.read(b"\r\n", true));
         assert!(pings.ask(at(2000), TIMEOUT) && pings.ask(at(3000), TIMEOUT));
         assert_eq!(pings.due(), Some(at(12_000)), "the first unanswered one counts");
         assert!(!pings.read(b"I", true));
         assert_eq!(pings.due(), None);
+    }
+
+    #[test]
+    fn a_peer_with_keep_alives_of_its_own_need_not_answer() {
+        for (own, is_pong) in [(&b"\r\n\r\n"[..], false), (b"\r\n", true)] {
+            let mut pings = Pings::default();
+            for second in 0..40 {
+                assert!(pings.ask(at(1000 * second), TIMEOUT));
+                assert_eq!(pings.due(), None, "after {second} s");
+                if second % 15 == 14 {
+                    assert_eq!(pings.read(own, true), is_pong);
+                }
+            }
+        }
     }
 
     #[test]
