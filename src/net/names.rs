@@ -8,16 +8,16 @@ use crate::options::{DeviceId, Options};
 /// Addresses that devices had before; the oldest gives place to one more.
 const FORMER_MAX: usize = 4096;
 
-/// An address, and the name of the device there.
-type Named = (SocketAddr, Box<str>);
+/// An address, and the name of the device there, if it has one.
+type Place = (SocketAddr, Option<Box<str>>);
 
 /// Names by address.
 #[derive(Debug, Default)]
 pub(super) struct PeerNames {
     /// By host, as it is configured or DNS says.
-    current: HashMap<IpAddr, Vec<Named>>,
+    current: HashMap<IpAddr, Vec<Place>>,
     /// Where devices were before, the oldest first: calls stay there when DNS or a reload moves their device.
-    former: VecDeque<Named>,
+    former: VecDeque<Place>,
     /// Of each device that has one.
     devices: Vec<(DeviceId, Box<str>)>,
 }
@@ -28,16 +28,15 @@ impl PeerNames {
         let before = std::mem::take(&mut self.current);
         self.devices.clear();
         for (id, device) in options.named_devices() {
-            let Some(name) = &device.tls_name else { continue };
-            self.devices.push((id, name.as_str().into()));
+            let name = device.tls_name.as_deref().map(Box::from);
             for address in device.addresses() {
-                let here = self.current.entry(address.ip()).or_default();
-                here.push((address, name.as_str().into()));
+                self.current.entry(address.ip()).or_default().push((address, name.clone()));
             }
+            self.devices.extend(name.map(|name| (id, name)));
         }
         let now = addresses(self.current.values().flatten());
-        let mut gone: Vec<Named> = before.into_values().flatten().collect();
-        gone.retain(|(address, _)| !now.contains(address));
+        let mut gone: Vec<Place> = before.into_values().flatten().collect();
+        gone.retain(|(address, name)| name.is_some() && !now.contains(address));
         if gone.is_empty() {
             return;
         }
@@ -48,16 +47,17 @@ impl PeerNames {
         self.former.drain(..excess);
     }
 
-    /// The name for an address, else for its host; what is in force counts before what was.
+    /// The name for an address, else for its host. What was before counts only where nothing is now.
     pub(super) fn of(&self, target: SocketAddr) -> Option<&str> {
         let here = self.here(target.ip());
-        let exact = |(address, _): &&Named| *address == target;
-        let former = |(address, _): &&Named| address.ip() == target.ip();
-        let named = (here.iter().find(exact))
-            .or_else(|| self.former.iter().find(exact))
-            .or_else(|| here.first())
-            .or_else(|| self.former.iter().rev().find(former));
-        named.map(|(_, name)| &**name)
+        let is_exact = |(address, _): &&Place| *address == target;
+        let is_host = |(address, _): &&Place| address.ip() == target.ip();
+        if here.iter().any(|place| is_exact(&place)) {
+            return here.iter().filter(is_exact).find_map(name);
+        }
+        let former = || self.former.iter().rev().filter(is_host).find_map(name);
+        (self.former.iter().filter(is_exact).find_map(name))
+            .or_else(|| if here.is_empty() { former() } else { here.iter().find_map(name) })
     }
 
     /// Each device that has a name.
@@ -65,12 +65,16 @@ impl PeerNames {
         self.devices.iter().map(|(id, name)| (*id, &**name))
     }
 
-    fn here(&self, host: IpAddr) -> &[Named] {
+    fn here(&self, host: IpAddr) -> &[Place] {
         self.current.get(&host).map_or(&[][..], |here| here)
     }
 }
 
-fn addresses<'a>(named: impl Iterator<Item = &'a Named>) -> HashSet<SocketAddr> {
+fn name((_, name): &Place) -> Option<&str> {
+    name.as_deref()
+}
+
+fn addresses<'a>(named: impl Iterator<Item = &'a Place>) -> HashSet<SocketAddr> {
     named.map(|(address, _)| *address).collect()
 }
 
@@ -91,7 +95,7 @@ mod tests {
             transport: Transport::Tls,
             backups: Vec::new(),
             outbound: None,
-            tls_name: Some((*name).to_owned()),
+            tls_name: Some((*name).to_owned()).filter(|name| !name.is_empty()),
             contact_has_user: false,
             retry_after: None,
         };
@@ -113,6 +117,9 @@ mod tests {
         names.set_options(&options(&[("127.0.0.2:5061", "c")]));
         assert_eq!(of(&names, "127.0.0.2:5061").as_deref(), Some("c"), "it is another's now");
         assert_eq!(names.devices().map(|(_, name)| name).collect::<Vec<_>>(), ["c"]);
+        names.set_options(&options(&[("127.0.0.2:5061", ""), ("127.0.0.2:5062", "d")]));
+        assert_eq!(of(&names, "127.0.0.2:5061"), None, "who is there now has none");
+        assert_eq!(of(&names, "127.0.0.2:40000").as_deref(), Some("d"), "the host");
     }
 
     #[test]
