@@ -200,6 +200,22 @@ fn who_has_the_certificate_of_a_device_may_call_from_any_address() {
 }
 
 #[test]
+fn who_has_the_certificate_of_a_device_may_send_as_much_as_a_device() {
+    const MESSAGES: u32 = 1500;
+    let world = Secured::with("127.9.9.8:9");
+    let own = world.authority.certify(&[DEVICE], Validity::Now);
+    for (own, is_held_back) in [(Some(&own), false), (None, true)] {
+        let mut peer = world.connect(own);
+        let all = (0..MESSAGES).map(|call| request("OPTIONS", 100 + call, 1, None));
+        peer.send(&all.collect::<String>().replace("TCP", "TLS"));
+        for _ in 0..MESSAGES {
+            assert!(peer.receive().is("SIP/2.0 200"));
+        }
+        assert_eq!(world.server.stat("held_back") > 0, is_held_back);
+    }
+}
+
+#[test]
 fn a_claim_without_the_certificate_leads_nowhere() {
     let world = Secured::new();
     let other = world.authority.certify(&["other.holdfast.test"], Validity::Now);

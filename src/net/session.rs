@@ -80,7 +80,9 @@ impl Session {
     /// The same, opened by a peer; `first_message` is the deadline of its first whole message.
     pub(super) fn of_guest(mut self, seat: Seat, first_message: Instant) -> Self {
         self.first_message = Some(first_message);
-        self.rate = seat.is_stranger().then(Rate::default);
+        // Who has the certificate of a device is one, wherever he comes from.
+        let is_device = !self.flow.devices.borrow().is_empty();
+        self.rate = (seat.is_stranger() && !is_device).then(Rate::default);
         self._seat = Some(seat);
         self
     }
