@@ -81,6 +81,7 @@ impl Endpoint {
             Input::Undelivered { peer, error } => self.on_undelivered(peer, error),
             Input::Request(request) => self.user.on_cti_request(&mut self.stack, request),
             Input::Options(options) => {
+                self.stack.flows.on_options(&options);
                 self.stack.options = options;
                 self.user.on_options(&mut self.stack);
             }
@@ -209,13 +210,8 @@ impl Endpoint {
         }
         let Some(via) = request.via().filter(|via| via.alias) else { return };
         let Some(flow_of) = self.stack.flows.get(flow) else { return };
-        let transport = flow_of.transport;
-        let port = via.port.unwrap_or(transport.port());
-        let options = &self.stack.options;
-        let target = flow_of
-            .hosts(options)
-            .map(|host| Target { transport, address: SocketAddr::new(host, port) })
-            .find(|target| options.is_target(*target));
+        let port = via.port.unwrap_or(flow_of.transport.port());
+        let target = flow_of.claim(&self.stack.options, port);
         if let Some(target) = target
             && self.on_alias(flow, target)
         {

@@ -205,6 +205,26 @@ impl Flows {
         true
     }
 
+    /// Options have changed: flows whose peers have certificates stand for where their devices are now.
+    pub(super) fn on_options(&mut self, options: &Options) {
+        let moved = self.slab.iter().filter_map(|(id, flow)| {
+            let before = flow.alias.filter(|_| flow.devices.is_some())?;
+            let now = flow.claim(options, before.address.port());
+            (now != Some(before)).then_some((id, before, now))
+        });
+        for (id, before, now) in moved.collect::<Vec<_>>() {
+            if self.aliases.get(&before) == Some(&id) {
+                self.aliases.remove(&before);
+            }
+            if let Some(flow) = self.slab.get_mut(id) {
+                flow.alias = now;
+            }
+            if let Some(now) = now {
+                self.aliases.insert(now, id);
+            }
+        }
+    }
+
     /// True the first time it is asked of a flow that the peer opened.
     pub(super) fn look_at(&mut self, id: FlowId) -> bool {
         let Some(flow) = self.slab.get_mut(id) else { return false };
@@ -316,6 +336,13 @@ impl Flow {
         let devices = devices.filter_map(|id| options.device(*id));
         let addresses = devices.flat_map(Device::addresses).map(|address| address.ip());
         std::iter::once(self.peer.ip()).chain(addresses)
+    }
+
+    /// The target of a device at this port that it may stand for.
+    pub(super) fn claim(&self, options: &Options, port: u16) -> Option<Target> {
+        let transport = self.transport;
+        let target = |host| Target { transport, address: SocketAddr::new(host, port) };
+        self.hosts(options).map(target).find(|target| options.is_target(*target))
     }
 
     /// Its other end as a target.

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use holdfast::key::ShardId;
+use holdfast::key::{FlowId, ShardId};
 use holdfast::options::Options;
 use holdfast::sip::{Action, Actions, Endpoint, Input, NewFlow};
 use holdfast::target::Transport;
@@ -99,48 +99,97 @@ fn a_target_that_rings_and_dies_does_not_keep_a_new_invite_from_the_one_set_asid
     s.b_receives("INVITE");
 }
 
-/// An INVITE for B, from whoever.
-const INVITE: [(&str, &str); 7] = [
-    ("Via", "SIP/2.0/TCP 10.7.7.7;branch=z9hG4bK1"),
-    ("Max-Forwards", "70"),
-    ("From", "<sip:1000@sim.example>;tag=a1"),
-    ("To", "<sip:1001@sim.example>"),
-    ("Call-ID", "1@sim.example"),
-    ("CSeq", "1 INVITE"),
-    ("Contact", "<sip:1000@10.7.7.7:5060>"),
-];
+/// An endpoint with a flow of a stranger who has the certificate of the device 1000.
+struct Certified {
+    endpoint: Endpoint,
+    flow: FlowId,
+    actions: Actions,
+}
+
+const NOW: Instant = Instant::from_millis(1);
+
+/// The devices 1000 and 1001 at these peers' addresses.
+fn devices(at: [usize; 2]) -> Arc<Options> {
+    let server: SocketAddr = SERVER.parse().expect("an address");
+    let devices = [A, B].map(|index| {
+        let peer = Peer::new(index, format!("100{index}"), peer_addr(at[index]), server);
+        device(&peer, &peer.name, None)
+    });
+    let mut options = Options::default().with_devices(devices.to_vec());
+    options.sent_by = SERVER.to_owned();
+    Arc::new(options)
+}
+
+impl Certified {
+    fn new() -> Self {
+        let options = devices([A, B]);
+        let id = options.route("1000").expect("a device");
+        let mut endpoint = Endpoint::new(ShardId(0), [7; 32], options);
+        let ends = |peer: &str| NewFlow {
+            peer: peer.parse().expect("an address"),
+            local: SERVER.parse().expect("an address"),
+            transport: Transport::Tcp,
+        };
+        let flow = endpoint.accept(NOW, ends("10.7.7.7:40000")).expect("room for a flow");
+        let mut actions = Actions::new();
+        endpoint.handle(NOW, Input::Certified { flow, devices: &[id] }, &mut actions);
+        Self { endpoint, flow, actions }
+    }
+
+    fn devices_are_at(&mut self, at: [usize; 2]) {
+        self.endpoint.handle(NOW, Input::Options(devices(at)), &mut self.actions);
+    }
+
+    /// The peer says this to the server, in its first words or later.
+    fn says(&mut self, method: &str, serial: u32, number: &str, via: &str) {
+        let head = [
+            ("Via", format!("SIP/2.0/TCP {via};branch=z9hG4bK{serial}")),
+            ("Max-Forwards", "70".to_owned()),
+            ("From", "<sip:1000@sim.example>;tag=a1".to_owned()),
+            ("To", format!("<sip:{number}@sim.example>")),
+            ("Call-ID", format!("{serial}@sim.example")),
+            ("CSeq", format!("1 {method}")),
+            ("Contact", "<sip:1000@10.7.7.7:5060>".to_owned()),
+        ];
+        let message = Msg::request(method, &format!("sip:{number}@{SERVER}"));
+        let message =
+            head.into_iter().fold(message, |message, (name, value)| message.with(name, value));
+        self.actions.clear();
+        let bytes = message.to_bytes();
+        self.endpoint.handle(
+            NOW,
+            Input::Message { flow: self.flow, bytes: &bytes },
+            &mut self.actions,
+        );
+    }
+
+    /// Something was sent down the flow that begins so.
+    fn hears(&self, start: &[u8]) -> bool {
+        self.actions.iter().any(|action| {
+            matches!(action, Action::Send { flow, bytes } if flow == self.flow && bytes.starts_with(start))
+        })
+    }
+}
 
 #[test]
 fn a_peer_with_the_certificate_of_a_device_is_that_device_when_that_has_another_address() {
-    let server: SocketAddr = SERVER.parse().expect("an address");
-    let devices = |first: SocketAddr| {
-        let mut devices = [A, B].map(|index| {
-            let peer = Peer::new(index, format!("100{index}"), peer_addr(index), server);
-            device(&peer, &peer.name, None)
-        });
-        devices[A].address = Some(first);
-        let mut options = Options::default().with_devices(devices.to_vec());
-        options.sent_by = SERVER.to_owned();
-        Arc::new(options)
-    };
-    let (now, mut actions) = (Instant::from_millis(1), Actions::new());
-    let options = devices(peer_addr(A));
-    let id = options.route("1000").expect("a device");
-    let mut endpoint = Endpoint::new(ShardId(0), [7; 32], options);
-    let peer = "10.7.7.7:40000".parse().expect("an address");
-    let ends = NewFlow { peer, local: server, transport: Transport::Tcp };
-    let flow = endpoint.accept(now, ends).expect("room for a flow");
-    endpoint.handle(now, Input::Certified { flow, devices: &[id] }, &mut actions);
-    endpoint.handle(now, Input::Options(devices(peer_addr(C))), &mut actions);
-    let invite = INVITE
-        .iter()
-        .fold(Msg::request("INVITE", &format!("sip:1001@{SERVER}")), |invite, (name, value)| {
-            invite.with(name, *value)
-        });
-    endpoint.handle(now, Input::Message { flow, bytes: &invite.to_bytes() }, &mut actions);
-    let trying =
-        |action| matches!(action, Action::Send { bytes, .. } if bytes.starts_with(b"SIP/2.0 100"));
-    assert!(actions.iter().any(trying), "it is no stranger");
+    let mut peer = Certified::new();
+    peer.devices_are_at([C, B]);
+    peer.says("INVITE", 1, "1001", "10.7.7.7");
+    assert!(peer.hears(b"SIP/2.0 100"), "it is no stranger");
+}
+
+#[test]
+fn calls_go_down_the_flow_of_a_certificate_wherever_its_device_moves_and_nobody_elses_do() {
+    let mut peer = Certified::new();
+    peer.says("OPTIONS", 1, "1000", &format!("{};alias", peer_addr(A)));
+    peer.says("INVITE", 2, "1000", "10.7.7.7");
+    assert!(peer.hears(b"INVITE sip:1000@"));
+    peer.devices_are_at([C, A]);
+    peer.says("INVITE", 3, "1000", "10.7.7.7");
+    assert!(peer.hears(b"INVITE sip:1000@"), "the device is there now");
+    peer.says("INVITE", 4, "1001", "10.7.7.7");
+    assert!(peer.hears(b"SIP/2.0 100") && !peer.hears(b"INVITE "), "that is another device");
 }
 
 impl Script {
