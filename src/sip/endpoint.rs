@@ -132,12 +132,8 @@ impl Endpoint {
         match head.read(bytes) {
             Ok(()) => {
                 let view = View::new(bytes, &head);
-                match view.check() {
-                    Ok(()) if view.is_request() => {
-                        self.look_for_alias(flow, view);
-                        self.user.on_request(&mut self.stack, flow, view);
-                    }
-                    Ok(()) => self.on_response(flow, view),
+                match view.essentials() {
+                    Ok(essentials) => self.on_checked(flow, view.with(&essentials)),
                     Err(error) => self.on_bad_message(flow, view, error),
                 }
             }
@@ -147,6 +143,15 @@ impl Endpoint {
             }
         }
         self.head = head;
+    }
+
+    fn on_checked(&mut self, flow: FlowId, message: View<'_>) {
+        if message.is_request() {
+            self.look_for_alias(flow, message);
+            self.user.on_request(&mut self.stack, flow, message);
+        } else {
+            self.on_response(flow, message);
+        }
     }
 
     fn on_response(&mut self, flow: FlowId, response: View<'_>) {
