@@ -281,8 +281,10 @@ impl Engine {
     }
 
     fn tag(&self, id: Id) -> Vec<u8> {
-        let side = if id.side == Side::Caller { 'c' } else { 'd' };
-        format!("{side}{}", self.name(id)).into_bytes()
+        let mut tag = Vec::with_capacity(32);
+        tag.push(if id.side == Side::Caller { b'c' } else { b'd' });
+        self.name(id).write(&mut tag);
+        tag
     }
 
     fn agents(&self, side: Side) -> &Agents {
