@@ -497,10 +497,11 @@ impl Engine {
         self.begun
     }
 
-    /// What was noted so far is forgotten; instants count from `start`.
-    pub(crate) fn restart(&mut self, start: Instant) {
+    /// What was noted so far is forgotten; instants count from `start`, CPU time from `used`.
+    pub(crate) fn restart(&mut self, start: Instant, used: Duration) {
         let Settings { interval, delay, .. } = self.settings;
         self.notes = Notes::new(&self.programs, start, interval, delay);
+        self.notes.recorder.count_cpu_from(used);
     }
 
     /// What was noted up to now; what follows is noted anew.
