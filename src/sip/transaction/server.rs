@@ -120,6 +120,11 @@ impl Stack {
         Received::New(id)
     }
 
+    /// True for a copy of a request that has its transaction.
+    pub(in crate::sip) fn has_received(&self, request: View<'_>) -> bool {
+        self.by_branch.contains_key(&self.branch_hash(request, request.method()))
+    }
+
     /// Where the responses to a request go: down its flow over TCP; over UDP to the port that it came
     /// from when its Via asks for that (RFC 3581 §4), else to that of its Via (RFC 3261 §18.2.2).
     /// `None` when the flow is gone, or when that is one too many.
