@@ -16,7 +16,8 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 
 const CALLS: u64 = 20;
-const WAIT: Duration = Duration::from_secs(8);
+/// A busy machine may be slow; a run takes 3 s.
+const WAIT: Duration = Duration::from_secs(30);
 /// Where the first callee of the generator listens.
 const CALLEE: Ipv4Addr = Ipv4Addr::new(127, 20, 0, 1);
 
@@ -29,7 +30,7 @@ fn installed() -> bool {
     found.is_ok()
 }
 
-/// A file with one of SIPp's own scenarios. SIPp's callee waits for 4 s after the end of a call; ours 200 ms.
+/// A file with one of SIPp's own scenarios. Its callee waits for 4 s after the end of a call: here for 200 ms.
 fn own(name: &str, test: &str) -> PathBuf {
     let output = Command::new("sipp").args(["-sd", name]).stdin(Stdio::null()).output().unwrap();
     let text = String::from_utf8(output.stdout).unwrap();
@@ -86,11 +87,17 @@ fn wait_for(address: SocketAddrV4, transport: &str) {
     }
 }
 
-/// SIPp with a scenario of its own, for so many calls.
-fn sipp(scenario: &str, address: SocketAddrV4, transport: &str) -> Command {
+/// SIPp with a scenario, for so many calls.
+fn sipp(scenario: &Path, address: SocketAddrV4, transport: &str) -> Command {
     let mode = if transport == "tcp" { "t1" } else { "u1" };
     let mut command = Command::new("sipp");
-    command.args(["-sn", scenario, "-t", mode, "-i", &address.ip().to_string(), "-bind_local"]);
+    command.arg("-sf").arg(scenario).args([
+        "-t",
+        mode,
+        "-i",
+        &address.ip().to_string(),
+        "-bind_local",
+    ]);
     command.args(["-p", &address.port().to_string(), "-m", &CALLS.to_string(), "-nostdin"]);
     command.args(["-timeout", &WAIT.as_secs().to_string(), "-timeout_error"]);
     command
@@ -125,9 +132,10 @@ fn calls_to_sipp(transport: &str) {
         return;
     }
     let address = free(Ipv4Addr::new(127, 40, 0, 1));
-    let uas = Running::start(&mut sipp("uas", address, transport));
+    let answers = own("uas", &format!("sipp-answers-{transport}"));
+    let uas = Running::start(&mut sipp(&answers, address, transport));
     wait_for(address, transport);
-    let scenario = own("uac", &format!("sipp-uas-{transport}"));
+    let scenario = own("uac", &format!("to-sipp-{transport}"));
     let mut command = loadgen(&scenario, address, transport);
     command.args(["--profile", "constant 20/s for 1s", "--spacing", "even", "--port"]);
     let output = command.arg(free(CALLEE).port().to_string()).output().unwrap();
@@ -141,12 +149,12 @@ fn calls_from_sipp(transport: &str) {
         return;
     }
     let (address, callee) = (free(Ipv4Addr::new(127, 40, 0, 2)), free(CALLEE));
-    let scenario = own("uas", &format!("sipp-uac-{transport}"));
+    let scenario = own("uas", &format!("from-sipp-{transport}"));
     let mut command = loadgen(&scenario, address, transport);
-    command.args(["--profile", "constant 1/s for 4s", "--port", &callee.port().to_string()]);
+    command.args(["--profile", "constant 1/s for 3s", "--port", &callee.port().to_string()]);
     let answers = Running::start(&mut command);
     wait_for(callee, transport);
-    let mut uac = sipp("uac", address, transport);
+    let mut uac = sipp(&own("uac", &format!("sipp-calls-{transport}")), address, transport);
     let ended = uac.args(["-r", "20", &callee.to_string()]);
     let ended = Running::start(ended).end();
     let output = answers.end();

@@ -11,7 +11,7 @@ import sys
 import zlib
 
 # Seconds after the fault at which the recovery curve is read.
-INSTANTS = [0.5, 0.6, 1, 2, 5, 10, 20, 30, 31, 32, 37]
+INSTANTS = [0.5, 0.6, 0.7, 1, 2, 5, 10, 30, 31, 37]
 COLORS = ["#1a6b3c", "#b03030", "#3050b0", "#b07a10"]
 
 
