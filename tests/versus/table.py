@@ -1,4 +1,4 @@
-"""Prints what tests/versus/run wrote: table.py DIR [--svg FILE]. The SVG has the recovery curves."""
+"""Prints what tests/versus/run wrote, table.py DIR, and draws the recovery curves into DIR/recovery.svg."""
 
 import base64
 import glob
@@ -65,7 +65,7 @@ def drills(results):
             found = {name.removeprefix(start): run for name, run in results.items() if name.startswith(start)}
             if not found:
                 continue
-            print(f"\n{size} calls, reset {fault}: % of the calls in danger that are safe so many s after the reset")
+            print(f"\n{size} calls, reset {fault}: % of the calls in danger safe so many s after the reset")
             instants = "".join(f"{instant:>6g}" for instant in INSTANTS)
             print(f"{'':<20}{'kept':>6}{'lost':>6}{'other':>6} |{instants} | p50, max in s; breaches; CPU s")
             for server, run in found.items():
@@ -129,7 +129,8 @@ def svg(results, size, fault):
         return top + (1 - share) * (height - top - 44)
 
     lines = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" font-family="sans-serif" font-size="12">',
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}"',
+        ' font-family="sans-serif" font-size="12">',
         f'<rect width="{width}" height="{height}" fill="white"/>',
         f'<text x="{left}" y="16">{size} calls, callees reset {fault}: calls in danger that are safe again</text>',
     ]
@@ -139,7 +140,8 @@ def svg(results, size, fault):
     for share in [0, 0.25, 0.5, 0.75, 1]:
         lines.append(f'<path d="M{left} {y(share):.1f}H{width - 12}" stroke="#ddd"/>')
         lines.append(f'<text x="{left - 6}" y="{y(share) + 4:.1f}" text-anchor="end">{share:.0%}</text>')
-    lines.append(f'<text x="{width / 2}" y="{height - 8}" text-anchor="middle">seconds after the reset (logarithmic)</text>')
+    label = "seconds after the reset (logarithmic)"
+    lines.append(f'<text x="{width / 2}" y="{height - 8}" text-anchor="middle">{label}</text>')
     found = [(name.removeprefix(start), run) for name, run in results.items() if name.startswith(start)]
     for at, (server, run) in enumerate(found):
         steps, endangered = curve(run)
@@ -148,22 +150,24 @@ def svg(results, size, fault):
         for seconds, safe in steps:
             path += f"H{x(seconds):.1f}V{y(safe / endangered):.1f}"
         lines.append(f'<path d="{path}H{x(37):.1f}" fill="none" stroke="{color}" stroke-width="2"/>')
-        lines.append(f'<text x="{left + 10}" y="{top + 20 + 16 * at}" fill="{color}">{server}</text>')
+        label = f'{server}: {run["calls"]["kept"]} kept'
+        lines.append(f'<text x="{left + 10}" y="{top + 20 + 16 * at}" fill="{color}">{label}</text>')
     return "\n".join(lines + ["</svg>", ""])
 
 
 def main():
-    folder, *rest = sys.argv[1:]
+    folder = sys.argv[1]
     results = {}
-    for path in sorted(glob.glob(os.path.join(folder, "*.json"))):
-        with open(path, encoding="utf-8") as file:
-            results[os.path.basename(path).removesuffix(".json")] = json.load(file)
+    names = [os.path.basename(path).removesuffix(".json") for path in glob.glob(os.path.join(folder, "*.json"))]
+    for name in sorted(names):
+        with open(os.path.join(folder, f"{name}.json"), encoding="utf-8") as file:
+            results[name] = json.load(file)
     drilled = {name: run for name, run in results.items() if name.startswith("drill.")}
     drills(drilled)
     closed({name: run for name, run in results.items() if name not in drilled})
-    if rest:
+    if drilled:
         size = max((name.split(".")[2] for name in drilled), key=int)
-        with open(rest[1], "w", encoding="utf-8") as file:
+        with open(os.path.join(folder, "recovery.svg"), "w", encoding="utf-8") as file:
             file.write(svg(drilled, size, "after-read"))
 
 
