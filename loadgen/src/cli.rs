@@ -95,6 +95,9 @@ pub(crate) struct DrillArgs {
     /// Requests in flight while calls are checked and ended
     #[arg(long, default_value_t = 256, value_parser = value_parser!(u32).range(1..=10_000))]
     pub(crate) in_flight: u32,
+    /// What the calls do: `drill`, or a file whose caller meets at `up`, `recovered` and `checked`
+    #[arg(long, default_value = "drill")]
+    pub(crate) scenario: String,
     /// When the connections are reset
     #[arg(long, value_enum, default_value_t = Moment::AfterRead)]
     pub(crate) fault: Moment,

@@ -108,6 +108,16 @@ fn a_lost_call_is_exit_status_1_and_named() {
 }
 
 #[test]
+fn a_caller_that_tries_once_more_keeps_a_call_that_was_refused() {
+    let again = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/versus/again.scenario");
+    let (_relay, ran) = drill(Script { refuse: Some(7), ..FAST }, &["--scenario", again]);
+    // The relay passes on the ACK of its own 503; what counts is what became of the calls.
+    assert_eq!(ran.number("/calls/kept"), 40.0);
+    assert_eq!(ran.number("/response/again/corrected/count"), 40.0);
+    assert_eq!(ran.number("/recovery/safe"), 40.0);
+}
+
+#[test]
 fn calls_are_kept_at_every_fault_point() {
     for fault in ["before-read", "after-100"] {
         let (_relay, ran) = drill(FAST, &["--fault", fault]);

@@ -252,7 +252,7 @@ impl Engine {
         if (200..300).contains(&status) {
             if self[id].dialog.is_empty() {
                 self.agent(id).dialog = text::Dialog::of_response(message);
-                self.notes.set_up(id.side);
+                self.note_set_up(id);
             } else {
                 self.agent(id).dialog.refresh(message.contact);
             }
