@@ -119,7 +119,7 @@ fn shared_cores(seen: &Snapshot) -> Option<String> {
     let mut once = BTreeSet::new();
     let shared: BTreeSet<_> =
         seen.shards.iter().copied().filter(|&core| !once.insert(core)).collect();
-    let shared: Vec<_> = shared.into_iter().collect();
+    let (shared, once) = (Vec::from_iter(shared), Vec::from_iter(once));
     (!shared.is_empty()).then(|| {
         format!(
             "several shards run on core {}, wanted is one: they share its time; cores = {once:?}",
@@ -139,6 +139,7 @@ fn hyperthreads(seen: &Snapshot) -> Option<String> {
             groups.push(cores::format_list(&used));
         }
     }
+    let wanted = Vec::from_iter(wanted);
     (!groups.is_empty()).then(|| {
         format!(
             "shards run on hyperthreads of one core ({}), wanted is one a core: two do little more \
