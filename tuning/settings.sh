@@ -19,8 +19,8 @@ readonly root=${TUNING_ROOT:-}
 readonly PORTS_MIN=28000
 # Below `flows-max` × shards connections wait; this is enough for two shards with the default.
 readonly NOFILE_MIN=262144
-# What glommio asks for, and what it locks for each shard.
-readonly MEMLOCK_KIB_MIN=512 MEMLOCK_KIB_SHARD=192
+# What glommio asks for, and what it locks for each shard: where there are huge pages, three of them.
+readonly MEMLOCK_KIB_MIN=512 MEMLOCK_KIB_SHARD=192 MEMLOCK_KIB_SHARD_HUGE=6144
 # Flows that the kernel knows the core of.
 readonly RFS_ENTRIES=32768
 # As in the server's `cores`, and far above any core's number.
@@ -235,11 +235,15 @@ interrupt_name() {
 
 # Calls VISITOR GOOD NAME NOW WANTED WHY for what a person must change; GOOD is yes, no or absent.
 each_advice() {
-    local visitor=$1 locked
-    locked=$((MEMLOCK_KIB_SHARD * ${#core_list[@]}))
+    local visitor=$1 locked=$MEMLOCK_KIB_SHARD
+    if read_value /sys/kernel/mm/transparent_hugepage/enabled && [[ $value != *'[never]'* ]]; then
+        locked=$MEMLOCK_KIB_SHARD_HUGE
+    fi
+    # One more is tried before the shards start.
+    locked=$((locked * (${#core_list[@]} + 1)))
     ((locked > MEMLOCK_KIB_MIN)) || locked=$MEMLOCK_KIB_MIN
     limit_advice 'Max open files' 'open files (LimitNOFILE)' "$NOFILE_MIN" 1 '' '1 for each connection'
-    limit_advice 'Max locked memory' 'locked memory (LimitMEMLOCK)' "$locked" 1024 ' KiB' 'rings of io_uring: 192 KiB a shard'
+    limit_advice 'Max locked memory' 'locked memory (LimitMEMLOCK)' "$locked" 1024 ' KiB' 'rings of io_uring; not counted with CAP_IPC_LOCK'
     if ! read_value /proc/sys/kernel/io_uring_disabled; then
         "$visitor" absent kernel.io_uring_disabled - '0, or 1 with group' 'not offered here: skipped'
     elif [[ $value == 2 ]]; then

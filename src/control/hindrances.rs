@@ -18,11 +18,16 @@ use std::fs;
 use std::path::Path;
 use std::str::FromStr;
 
-use super::limits::LOCKED_BYTES_SHARD;
 use crate::shard::cores;
 
 /// What glommio asks `listen` for.
 pub const BACKLOG: u32 = 1024;
+/// Memory that glommio registers with the three rings of an executor.
+const LOCKED_BYTES: u64 = 3 * (64 << 10);
+/// The same where the allocator's memory is in huge pages: the kernel counts whole pages.
+const LOCKED_BYTES_HUGE: u64 = 3 * (2 << 20);
+/// CAP_IPC_LOCK in a mask of capabilities: locked memory is not counted.
+const CAP_IPC_LOCK: u64 = 1 << 14;
 /// Local ports below which a line is printed; the kernel's default has 28,232.
 pub const PORTS_MIN: u32 = 28_000;
 
@@ -45,6 +50,10 @@ pub struct Snapshot {
     pub beyond_loopback: bool,
     /// RLIMIT_MEMLOCK in force, in bytes.
     pub memlock: Option<u64>,
+    /// Whether there are transparent huge pages, which our allocator asks for.
+    pub huge_pages: bool,
+    /// Whether the process may lock what it likes (CAP_IPC_LOCK).
+    pub ipc_lock: bool,
     /// Flows for which each shard has descriptors.
     pub flows: u64,
     /// `flows-max`.
@@ -76,8 +85,10 @@ pub fn find(seen: &Snapshot) -> Vec<String> {
 }
 
 fn memlock(seen: &Snapshot) -> Option<String> {
-    let wanted = LOCKED_BYTES_SHARD.saturating_mul(seen.shards.len() as u64);
-    let found = seen.memlock.filter(|&found| found < wanted)? >> 10;
+    let each = if seen.huge_pages { LOCKED_BYTES_HUGE } else { LOCKED_BYTES };
+    // One more: that of the executor that was tried, which the kernel gives back later.
+    let wanted = each * (seen.shards.len() as u64 + 1);
+    let found = seen.memlock.filter(|&found| found < wanted && !seen.ipc_lock)? >> 10;
     let wanted = wanted >> 10;
     Some(format!(
         "RLIMIT_MEMLOCK is {found} KiB, wanted are {wanted} KiB: some shards go without registered \
@@ -199,10 +210,21 @@ impl Snapshot {
             somaxconn: sysctl("net.core.somaxconn").and_then(|text| text.parse().ok()),
             local_ports,
             tcp_tw_reuse: sysctl("net.ipv4.tcp_tw_reuse").and_then(|text| text.parse().ok()),
+            huge_pages: read(root, "sys/kernel/mm/transparent_hugepage/enabled")
+                .is_some_and(|modes| !modes.contains("[never]")),
+            ipc_lock: read(root, "proc/self/status").is_some_and(|status| may_lock(&status)),
             debug_build: cfg!(debug_assertions),
             ..Self::default()
         }
     }
+}
+
+/// Whether `/proc/PID/status` names CAP_IPC_LOCK among the effective capabilities.
+fn may_lock(status: &str) -> bool {
+    let effective = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
+    effective
+        .and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok())
+        .is_some_and(|mask| mask & CAP_IPC_LOCK != 0)
 }
 
 fn read(root: &Path, path: &str) -> Option<String> {
@@ -291,10 +313,14 @@ mod tests {
 
     #[test]
     fn lockable_memory_below_that_of_all_rings_is_told() {
-        assert!(find(&Snapshot { memlock: Some(384 << 10), ..tuned() }).is_empty());
-        let text = line(&Snapshot { memlock: Some(383 << 10), ..tuned() });
-        assert!(text.contains("is 383 KiB, wanted are 384 KiB"), "{text}");
-        assert!(text.contains("LimitMEMLOCK=384K (ulimit -l 384)"), "{text}");
+        // Two shards and the executor that was tried.
+        assert!(find(&Snapshot { memlock: Some(576 << 10), ..tuned() }).is_empty());
+        let text = line(&Snapshot { memlock: Some(575 << 10), ..tuned() });
+        assert!(text.contains("is 575 KiB, wanted are 576 KiB"), "{text}");
+        assert!(text.contains("LimitMEMLOCK=576K (ulimit -l 576)"), "{text}");
+        let text = line(&Snapshot { huge_pages: true, ..tuned() });
+        assert!(text.contains("is 8192 KiB, wanted are 18432 KiB"), "{text}");
+        assert!(find(&Snapshot { memlock: Some(0), ipc_lock: true, ..tuned() }).is_empty());
     }
 
     #[test]
@@ -351,6 +377,8 @@ mod tests {
                 ("proc/sys/net/core/somaxconn", "128\n"),
                 ("proc/sys/net/ipv4/ip_local_port_range", "40000\t40999\n"),
                 ("proc/sys/net/ipv4/tcp_tw_reuse", "2\n"),
+                ("sys/kernel/mm/transparent_hugepage/enabled", "always [madvise] never\n"),
+                ("proc/self/status", "Name:\tx\nCapEff:\t0000000000004000\n"),
                 (&format!("{cpu}/cpu0/topology/thread_siblings_list"), "0,2\n"),
                 (&format!("{cpu}/cpu2/topology/thread_siblings_list"), "0,2\n"),
                 (&format!("{cpu}/cpu1/topology/thread_siblings_list"), "1\n"),
@@ -364,6 +392,7 @@ mod tests {
         assert_eq!(seen.tcp_tw_reuse, Some(2));
         assert_eq!(seen.siblings, [vec![0, 2]].into());
         assert_eq!(seen.powersave, [1]);
+        assert!(seen.huge_pages && seen.ipc_lock);
     }
 
     #[test]
@@ -375,6 +404,8 @@ mod tests {
                 ("proc/sys/net/ipv4/ip_local_port_range", "70000 1\n"),
                 ("proc/sys/net/ipv4/tcp_tw_reuse", ""),
                 ("sys/devices/system/cpu/cpu0/topology/thread_siblings_list", "x-y\n"),
+                ("sys/kernel/mm/transparent_hugepage/enabled", "always madvise [never]\n"),
+                ("proc/self/status", "CapEff:\t000001ffffffbfff\n"),
             ],
         );
         let debug_build = cfg!(debug_assertions);

@@ -12,8 +12,6 @@ use rlimit::Resource;
 
 /// Memory that may be locked, below which glommio makes no executor.
 pub const MEMLOCK_BYTES_MIN: u64 = 512 << 10;
-/// Memory that glommio locks for a shard: 64 KiB with each of three rings.
-pub const LOCKED_BYTES_SHARD: u64 = 3 * (64 << 10);
 /// Descriptors of a shard besides its flows and listeners: three rings, an event, a worker thread.
 const SHARD_DESCRIPTORS: u64 = 16;
 /// Descriptors of the process besides its shards: standard streams, signals, the control runtime.
