@@ -197,6 +197,13 @@ fn a_server_that_cannot_be_started_is_exit_status_2() {
 }
 
 #[test]
+fn a_limit_of_the_server_is_in_its_configuration() {
+    let output = loadgen(&["drill", "--print-config", "--limit", "calls-per-second-max=7"]);
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(text.contains("\n[limits]\ncalls-per-second-max = 7\n"), "{text}");
+}
+
+#[test]
 fn options_out_of_range_are_refused_with_the_range() {
     for (args, wanted) in [
         (["--delay", "34001"], "0..=34000"),
@@ -204,6 +211,9 @@ fn options_out_of_range_are_refused_with_the_range() {
         (["--calls", "0"], "1..=1000000"),
         (["--fault", "never"], "before-read"),
         (["--server", "192.0.2.1:5060"], "127.0.0.0/8"),
+        (["--limit", "calls-max"], "NAME=NUMBER"),
+        (["--limit", "calls max=1"], "no name"),
+        (["--limit", "calls-max=-1"], "no number"),
         (["--retries", "3"], "--retries"),
     ] {
         let output = loadgen(&["drill", args[0], args[1]]);
