@@ -181,6 +181,8 @@ pub struct Limits {
     pub flows_max: u32,
     /// Calls of a shard; further INVITEs are answered 503.
     pub calls_max: u32,
+    /// Calls that may begin in a second; a further INVITE is answered 503. 0: as many as come.
+    pub calls_per_second_max: u32,
     /// Bytes queued for one flow; one more closes the flow.
     pub outbox_bytes_max: usize,
     /// Bytes of one message, head and body.
@@ -214,6 +216,7 @@ impl Default for Limits {
         Self {
             flows_max: 100_000,
             calls_max: 1_000_000,
+            calls_per_second_max: 0,
             outbox_bytes_max: 16 << 20,
             message_bytes_max: 65_535,
             message_timeout: Duration::from_secs(10),

@@ -69,6 +69,7 @@ fn every_option_arrives_where_it_is_read() {
         [limits]
         flows-max = 11
         calls-max = 12
+        calls-per-second-max = 123
         outbox-bytes-max = 0x1_0000
         message-bytes-max = 14_000
         message-timeout = 15
@@ -105,6 +106,7 @@ fn every_option_arrives_where_it_is_read() {
     let expected = Limits {
         flows_max: 11,
         calls_max: 12,
+        calls_per_second_max: 123,
         outbox_bytes_max: 65_536,
         message_bytes_max: 14_000,
         message_timeout: Duration::from_secs(15),

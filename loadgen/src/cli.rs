@@ -95,6 +95,9 @@ pub(crate) struct DrillArgs {
     /// Requests in flight while calls are checked and ended
     #[arg(long, default_value_t = 256, value_parser = value_parser!(u32).range(1..=10_000))]
     pub(crate) in_flight: u32,
+    /// What the calls do: `drill`, or a file whose caller meets at `up`, `recovered` and `checked`
+    #[arg(long, default_value = "drill")]
+    pub(crate) scenario: String,
     /// When the connections are reset
     #[arg(long, value_enum, default_value_t = Moment::AfterRead)]
     pub(crate) fault: Moment,
@@ -178,6 +181,10 @@ pub(crate) struct Common {
     /// `sip-invite-timeout` of the server, seconds; 0 stands for 32
     #[arg(long, default_value_t = 0, value_parser = value_parser!(u32).range(0..=34))]
     pub(crate) window: u32,
+    /// An option of `[limits]` of the server started here, `calls-per-second-max=2000`; may be given more
+    /// than once
+    #[arg(long = "limit", value_name = "NAME=NUMBER", value_parser = limit, conflicts_with = "server")]
+    pub(crate) limits: Vec<(String, u64)>,
     /// A server that runs already: an address in 127.0.0.0/8 and a port
     #[arg(long, value_name = "ADDR", value_parser = loopback)]
     pub(crate) server: Option<SocketAddrV4>,
@@ -322,6 +329,16 @@ pub(crate) fn caller_address(party: u32) -> Ipv4Addr {
 
 fn address(net: u8, party: u32) -> Ipv4Addr {
     Ipv4Addr::new(127, net, (party / 250) as u8, (party % 250) as u8 + 1)
+}
+
+/// A name of lower-case words and a number.
+fn limit(text: &str) -> Result<(String, u64), String> {
+    let (name, number) = text.split_once('=').ok_or("it is no NAME=NUMBER")?;
+    if name.is_empty() || !name.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'-') {
+        return Err(format!("{name:?} is no name of an option"));
+    }
+    let number = number.parse().map_err(|_| format!("{number:?} is no number"))?;
+    Ok((name.to_owned(), number))
 }
 
 /// A target of the generator: on this machine, and nowhere else.

@@ -90,7 +90,8 @@ impl Driver {
         self.start = Instant::now();
         self.strikes = strikes.into();
         let start = self.start;
-        self.wire.with(|engine, _| engine.restart(start));
+        let used = crate::usage::thread_cpu();
+        self.wire.with(|engine, _| engine.restart(start, used));
         start
     }
 

@@ -46,6 +46,9 @@ pub(crate) async fn run(
     strikes: Vec<Strike>,
 ) -> Result<Done, End> {
     match plan.profile.load() {
+        _ if driver.wire.with(|engine, _| engine.only_answers()) => {
+            answer(driver, &plan, strikes).await?
+        }
         Load::Closed { in_flight } => {
             let time = plan.profile.duration();
             closed(driver, &plan, strikes, in_flight, time).await?
@@ -92,6 +95,16 @@ async fn open(driver: &mut Driver, plan: &LoadPlan, strikes: Vec<Strike>) -> Res
     let end = start + plan.profile.duration();
     driver.pause(end.saturating_duration_since(Instant::now())).await?;
     driver.measured = measured.elapsed();
+    Ok(())
+}
+
+/// Others call as they like; the profile says for how long.
+async fn answer(driver: &mut Driver, plan: &LoadPlan, strikes: Vec<Strike>) -> Result<(), End> {
+    driver.begin(strikes);
+    driver.pause(plan.warm_up).await?;
+    let start = driver.begin_measuring();
+    driver.pause(plan.profile.duration()).await?;
+    driver.measured = start.elapsed();
     Ok(())
 }
 

@@ -3,7 +3,7 @@
 //! It takes what a user agent must take (RFC 3261 §7.3): any case, compact names, folded lines,
 //! bare LF, blanks around the colon. It keeps only what the generator asks for.
 
-use memchr::{memchr, memchr2, memmem};
+use memchr::{memchr, memchr2};
 
 /// Longer messages are a broken peer: the connection is closed.
 pub(crate) const MESSAGE_BYTES_MAX: usize = 65_535;
@@ -76,11 +76,11 @@ pub(crate) fn next(bytes: &[u8]) -> Frame<'_> {
     if blank > 0 {
         return Frame::Blank(blank, bytes[..blank].starts_with(b"\r\n\r\n"));
     }
-    let Some(head) = head_len(bytes) else {
-        return if bytes.len() > MESSAGE_BYTES_MAX { Frame::Bad } else { Frame::Partial };
-    };
-    let Some((mut message, body_len)) = read_head(&bytes[..head]) else {
-        return Frame::Bad;
+    let (mut message, head, body_len) = match read_head(bytes) {
+        Ok(read) => read,
+        Err(Unread::Partial) if bytes.len() > MESSAGE_BYTES_MAX => return Frame::Bad,
+        Err(Unread::Partial) => return Frame::Partial,
+        Err(Unread::Bad) => return Frame::Bad,
     };
     let Some(whole) = head.checked_add(body_len).filter(|n| *n <= MESSAGE_BYTES_MAX) else {
         return Frame::Bad;
@@ -95,18 +95,20 @@ pub(crate) fn next(bytes: &[u8]) -> Frame<'_> {
     }
 }
 
-/// Bytes up to and with the empty line.
-fn head_len(bytes: &[u8]) -> Option<usize> {
-    let crlf = memmem::find(bytes, b"\r\n\r\n").map(|at| at + 4);
-    crlf.or_else(|| memmem::find(bytes, b"\n\n").map(|at| at + 2))
+/// Why there is no head.
+enum Unread {
+    Partial,
+    Bad,
 }
 
-fn read_head(head: &[u8]) -> Option<(Message<'_>, usize)> {
-    let first_end = memchr(b'\n', head)?;
+/// The head at the front of `bytes`, how long it is, and how long its body.
+fn read_head(bytes: &[u8]) -> Result<(Message<'_>, usize, usize), Unread> {
+    let first_end = memchr(b'\n', bytes).ok_or(Unread::Partial)?;
+    let start = read_start(trim(&bytes[..first_end])).ok_or(Unread::Bad)?;
     let mut message = Message {
-        raw: head,
-        start: read_start(trim(&head[..first_end]))?,
-        headers: &head[first_end + 1..],
+        raw: bytes,
+        start,
+        headers: &[],
         body: &[],
         call_id: &[],
         from: &[],
@@ -119,29 +121,53 @@ fn read_head(head: &[u8]) -> Option<(Message<'_>, usize)> {
         routes: 0,
         record_routes: 0,
     };
-    let mut body_len = 0;
-    for (name, value) in headers(message.headers) {
-        match field_of(name) {
-            Field::Via if message.branch.is_empty() => message.branch = parameter(value, b"branch"),
-            Field::From => message.from = value,
-            Field::To => message.to = value,
-            Field::CallId => message.call_id = value,
-            Field::CSeq => {
-                let blank = memchr2(b' ', b'\t', value).unwrap_or(value.len());
-                message.cseq = number(&value[..blank])?;
-                message.cseq_method = method(trim(&value[blank..]));
-            }
-            Field::Contact if message.contact.is_empty() => message.contact = uri(value),
-            Field::ContentLength => body_len = number(value)? as usize,
-            Field::RecordRoute => message.record_routes = message.record_routes.saturating_add(1),
-            Field::Other if name.eq_ignore_ascii_case(b"Max-Forwards") => {
-                message.max_forwards = number(value);
-            }
-            Field::Other if is_route(name) => message.routes = message.routes.saturating_add(1),
-            Field::Via | Field::Contact | Field::Other => {}
+    let (mut body_len, mut at) = (0, first_end + 1);
+    loop {
+        let rest = &bytes[at..];
+        let blank = match rest {
+            [b'\n', ..] => 1,
+            [b'\r', b'\n', ..] => 2,
+            _ => 0,
+        };
+        if blank > 0 {
+            message.headers = &bytes[first_end + 1..at];
+            return Ok((message, at + blank, body_len));
         }
+        let end = line_end(rest).filter(|&end| end < rest.len()).ok_or(Unread::Partial)?;
+        if let Some((name, value)) = field(&rest[..end]) {
+            note(&mut message, &mut body_len, name, value).ok_or(Unread::Bad)?;
+        }
+        at += end;
     }
-    Some((message, body_len))
+}
+
+/// Notes what the generator reads of a header; `None` when it is no SIP.
+fn note<'a>(
+    message: &mut Message<'a>,
+    body_len: &mut usize,
+    name: &'a [u8],
+    value: &'a [u8],
+) -> Option<()> {
+    match field_of(name) {
+        Field::Via if message.branch.is_empty() => message.branch = parameter(value, b"branch"),
+        Field::From => message.from = value,
+        Field::To => message.to = value,
+        Field::CallId => message.call_id = value,
+        Field::CSeq => {
+            let blank = memchr2(b' ', b'\t', value).unwrap_or(value.len());
+            message.cseq = number(&value[..blank])?;
+            message.cseq_method = method(trim(&value[blank..]));
+        }
+        Field::Contact if message.contact.is_empty() => message.contact = uri(value),
+        Field::ContentLength => *body_len = number(value)? as usize,
+        Field::RecordRoute => message.record_routes = message.record_routes.saturating_add(1),
+        Field::Other if name.eq_ignore_ascii_case(b"Max-Forwards") => {
+            message.max_forwards = number(value);
+        }
+        Field::Other if is_route(name) => message.routes = message.routes.saturating_add(1),
+        Field::Via | Field::Contact | Field::Other => {}
+    }
+    Some(())
 }
 
 fn read_start(line: &[u8]) -> Option<Start> {
@@ -211,14 +237,10 @@ pub(crate) fn headers(block: &[u8]) -> impl Iterator<Item = (&[u8], &[u8])> {
     let mut rest = block;
     std::iter::from_fn(move || {
         loop {
-            let mut end = memchr(b'\n', rest)? + 1;
-            while matches!(rest.get(end), Some(b' ' | b'\t')) {
-                end += memchr(b'\n', &rest[end..])? + 1;
-            }
-            let (line, tail) = rest.split_at(end);
+            let (line, tail) = rest.split_at(line_end(rest)?);
             rest = tail;
-            if let Some(colon) = memchr(b':', line) {
-                return Some((trim(&line[..colon]), trim(&line[colon + 1..])));
+            if let Some(field) = field(line) {
+                return Some(field);
             }
             if trim(line).is_empty() {
                 return None;
@@ -227,16 +249,34 @@ pub(crate) fn headers(block: &[u8]) -> impl Iterator<Item = (&[u8], &[u8])> {
     })
 }
 
+/// Where the line at the front ends, with the lines that go on with it.
+fn line_end(bytes: &[u8]) -> Option<usize> {
+    let mut end = memchr(b'\n', bytes)? + 1;
+    while matches!(bytes.get(end), Some(b' ' | b'\t')) {
+        end += memchr(b'\n', &bytes[end..])? + 1;
+    }
+    Some(end)
+}
+
+/// Name and value of a line.
+fn field(line: &[u8]) -> Option<(&[u8], &[u8])> {
+    let colon = line.iter().position(|byte| *byte == b':')?;
+    Some((trim(&line[..colon]), trim(&line[colon + 1..])))
+}
+
 /// The value of `;name=value`, outside the angle brackets; empty when there is none.
 pub(crate) fn parameter<'a>(value: &'a [u8], name: &[u8]) -> &'a [u8] {
-    let outside = memchr::memrchr(b'>', value).map_or(value, |at| &value[at + 1..]);
-    for part in outside.split(|b| *b == b';').skip(1) {
-        let part = trim(part);
-        let equals = memchr(b'=', part).unwrap_or(part.len());
-        if trim(&part[..equals]).eq_ignore_ascii_case(name) {
-            let text = trim(part.get(equals + 1..).unwrap_or_default());
-            let end = memchr2(b',', b' ', text).unwrap_or(text.len());
-            return &text[..end];
+    let mut rest = memchr::memrchr(b'>', value).map_or(value, |at| &value[at + 1..]);
+    while let Some(semicolon) = memchr(b';', rest) {
+        rest = &rest[semicolon + 1..];
+        let start = trim_start(rest);
+        let Some((found, after)) = start.split_at_checked(name.len()) else { continue };
+        if let Some(text) = trim_start(after).strip_prefix(b"=")
+            && found.eq_ignore_ascii_case(name)
+        {
+            let text = trim_start(text);
+            let end = text.iter().position(|b| matches!(b, b';' | b',' | b' ' | b'\t' | b'\r'));
+            return &text[..end.unwrap_or(text.len())];
         }
     }
     &[]
@@ -280,6 +320,10 @@ pub(crate) fn number(text: &[u8]) -> Option<u32> {
 
 pub(crate) fn trim(text: &[u8]) -> &[u8] {
     text.trim_ascii()
+}
+
+fn trim_start(text: &[u8]) -> &[u8] {
+    text.trim_ascii_start()
 }
 
 #[cfg(test)]

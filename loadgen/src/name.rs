@@ -8,8 +8,6 @@
 //! SDP       o=0000002a-00000001-5eed5eed 42 7 IN …  the call of caller 42, seventh offer
 //! ```
 
-use std::io::Write;
-
 /// Which call, and which use of its place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Name {
@@ -51,7 +49,16 @@ impl std::fmt::Display for Name {
 }
 
 fn hex(text: &[u8]) -> Option<u32> {
-    text.iter().try_fold(0, |value: u32, byte| Some(value << 4 | char::from(*byte).to_digit(16)?))
+    let (value, good) = text.iter().fold((0, true), |(value, good), &byte| {
+        let digit = match byte {
+            b'0'..=b'9' => byte - b'0',
+            b'a'..=b'f' => byte - b'a' + 10,
+            b'A'..=b'F' => byte - b'A' + 10,
+            _ => return (value, false),
+        };
+        (value << 4 | u32::from(digit), good)
+    });
+    good.then_some(value)
 }
 
 fn put_hex(out: &mut Vec<u8>, value: u32) {
@@ -112,14 +119,45 @@ pub(crate) fn write_sdp(
     let direction = direction.text();
     out.extend_from_slice(b"v=0\r\no=");
     name.write(out);
-    let written = write!(
-        out,
-        " {} {version} IN IP4 {host}\r\ns=-\r\nc=IN IP4 {host}\r\nt=0 0\r\n\
-         m=audio 40000 RTP/AVP 0 8\r\na=rtpmap:0 PCMU/8000\r\na=rtpmap:8 PCMA/8000\r\n\
-         a={direction}\r\n",
-        name.index
+    out.push(b' ');
+    put_number(out, name.index);
+    out.push(b' ');
+    put_number(out, version);
+    out.extend_from_slice(b" IN IP4 ");
+    put_address(out, host);
+    out.extend_from_slice(b"\r\ns=-\r\nc=IN IP4 ");
+    put_address(out, host);
+    out.extend_from_slice(
+        b"\r\nt=0 0\r\nm=audio 40000 RTP/AVP 0 8\r\n\
+          a=rtpmap:0 PCMU/8000\r\na=rtpmap:8 PCMA/8000\r\na=",
     );
-    debug_assert!(written.is_ok(), "a Vec takes every write");
+    out.extend_from_slice(direction.as_bytes());
+    out.extend_from_slice(b"\r\n");
+}
+
+/// Appends a decimal number.
+pub(crate) fn put_number(out: &mut Vec<u8>, mut value: u32) {
+    let mut digits = [0; 10];
+    let mut start = digits.len();
+    loop {
+        start -= 1;
+        digits[start] = b'0' + (value % 10) as u8;
+        value /= 10;
+        if value == 0 {
+            break;
+        }
+    }
+    out.extend_from_slice(&digits[start..]);
+}
+
+/// Appends an address with its dots.
+pub(crate) fn put_address(out: &mut Vec<u8>, address: std::net::Ipv4Addr) {
+    for (n, byte) in address.octets().into_iter().enumerate() {
+        if n > 0 {
+            out.push(b'.');
+        }
+        put_number(out, byte.into());
+    }
 }
 
 /// The call that a session description is about.

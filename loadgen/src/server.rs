@@ -131,9 +131,9 @@ impl Server {
         }
     }
 
-    /// What it uses now.
+    /// What it and its children use now.
     pub(crate) fn usage(&self) -> Option<Usage> {
-        self.pid.and_then(usage::of)
+        self.pid.and_then(usage::of_family)
     }
 
     /// Asks a server that was started here to end; false when there is none (any more).

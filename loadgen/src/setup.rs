@@ -182,6 +182,12 @@ impl Setup {
              retry-after-reliable-transport-error = {delay}\nsip-invite-timeout = {window}\n\
              transport-error-responses = [430, 477]\n"
         );
+        if !common.limits.is_empty() {
+            text.push_str("\n[limits]\n");
+            for (name, number) in &common.limits {
+                let _ = writeln!(text, "{name} = {number}");
+            }
+        }
         if self.transport == Transport::Tls {
             let file = |name: &str| match common.server.is_some() || common.print_config {
                 true => PathBuf::from(name),

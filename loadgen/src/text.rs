@@ -1,11 +1,10 @@
 //! Writes requests and responses, and keeps what a dialog needs for them.
 
-use std::io::Write;
 use std::net::Ipv4Addr;
 use std::ops::Range;
 
 use crate::message::{self, Field, Message};
-use crate::name::Name;
+use crate::name::{Name, put_address, put_number};
 
 /// One address of the generator that sends or receives calls.
 #[derive(Clone, Debug)]
@@ -248,7 +247,7 @@ impl Request<'_> {
         written.branch = out.len() - b"z9hG4bK-".len()..out.len() + self.branch.len();
         put(out, &[self.branch, b"\r\nMax-Forwards: 70\r\n"]);
         self.put_names(out, &mut written);
-        put_fmt(out, format_args!("CSeq: {cseq} {method}\r\n"));
+        put_cseq(out, *cseq, method);
         if let Where::Dialog(dialog) = self.place {
             let lines = memchr::memchr_iter(b'\n', dialog.routes()).count();
             written.routes = u16::try_from(lines).unwrap_or(u16::MAX);
@@ -296,14 +295,20 @@ impl Request<'_> {
             Where::Server { server, name } => (own, "", server, name),
         };
         let mut start = out.len();
-        put_fmt(out, format_args!("From: <sip:{from}@{}>;tag=c{name}\r\n", self.party.ip));
+        put(out, &[b"From: <sip:", from.as_bytes(), b"@"]);
+        put_address(out, self.party.ip);
+        out.extend_from_slice(b">;tag=c");
+        name.write(out);
+        out.extend_from_slice(b"\r\n");
         written.from = start + b"From: ".len()..out.len() - 2;
         let at = if to.is_empty() { "" } else { "@" };
         start = out.len();
-        put_fmt(out, format_args!("To: <sip:{to}{at}{server}>\r\n"));
+        put(out, &[b"To: <sip:", to.as_bytes(), at.as_bytes(), server.as_bytes(), b">\r\n"]);
         written.to = start + b"To: ".len()..out.len() - 2;
         start = out.len();
-        put_fmt(out, format_args!("Call-ID: {name}\r\n"));
+        out.extend_from_slice(b"Call-ID: ");
+        name.write(out);
+        out.extend_from_slice(b"\r\n");
         written.call_id = start + b"Call-ID: ".len()..out.len() - 2;
     }
 }
@@ -333,7 +338,8 @@ pub(crate) fn write_ack_of_failure(
     put(out, &[b" SIP/2.0\r\nVia: ", party.via.as_bytes(), b";rport;branch=", response.branch]);
     put(out, &[b"\r\nMax-Forwards: 70\r\nFrom: ", response.from, b"\r\nTo: ", response.to]);
     put(out, &[b"\r\nCall-ID: ", response.call_id]);
-    put_fmt(out, format_args!("\r\nCSeq: {} ACK\r\n", response.cseq));
+    out.extend_from_slice(b"\r\n");
+    put_cseq(out, response.cseq, "ACK");
     if let Where::Dialog(dialog) = place {
         out.extend_from_slice(dialog.routes());
     }
@@ -386,7 +392,9 @@ fn put_body(out: &mut Vec<u8>, media_type: &str, body: &[u8]) {
     if !body.is_empty() {
         put(out, &[b"Content-Type: ", media_type.as_bytes(), b"\r\n"]);
     }
-    put_fmt(out, format_args!("Content-Length: {}\r\n\r\n", body.len()));
+    out.extend_from_slice(b"Content-Length: ");
+    put_number(out, u32::try_from(body.len()).unwrap_or(u32::MAX));
+    out.extend_from_slice(b"\r\n\r\n");
     out.extend_from_slice(body);
 }
 
@@ -396,9 +404,10 @@ pub(crate) fn put(out: &mut Vec<u8>, parts: &[&[u8]]) {
     }
 }
 
-fn put_fmt(out: &mut Vec<u8>, text: std::fmt::Arguments<'_>) {
-    let written = out.write_fmt(text);
-    debug_assert!(written.is_ok(), "a Vec takes every write");
+fn put_cseq(out: &mut Vec<u8>, cseq: u32, method: &str) {
+    out.extend_from_slice(b"CSeq: ");
+    put_number(out, cseq);
+    put(out, &[b" ", method.as_bytes(), b"\r\n"]);
 }
 
 #[cfg(test)]

@@ -70,9 +70,12 @@ pub(crate) fn drill(args: &DrillArgs) -> Result<u8, End> {
                     that would make the server send again; allowed are before-read and after-read";
         return Err(End::usage(text.into()));
     }
+    let (mixture, warnings) = scenario(&args.scenario, None, None)?;
+    for warning in warnings {
+        crate::warn(&warning);
+    }
     let Some(mut ready) = ready(common)? else { return Ok(0) };
     let _watchdog = (common.timeout > 0).then(|| watchdog(common.timeout, ready.watch.clone()));
-    let (mixture, _) = scenario("drill", None, None)?;
     let work = |worker, workers| Work::Drill(DrillPlan::new(args, worker, workers));
     let task = Task {
         command: "drill",
@@ -127,6 +130,7 @@ pub(crate) fn run(args: &RunArgs) -> Result<u8, End> {
         crate::warn(&warning);
     }
     let common = &args.common;
+    role(args, &mixture)?;
     // Bad faults are told of before anything is started.
     strikes(args, &mixture, 0)?;
     goals(common, &mixture)?;
@@ -140,9 +144,30 @@ pub(crate) fn run(args: &RunArgs) -> Result<u8, End> {
             let (recorder, mut about) = once(args, &args.profile, &mixture, &mut ready, strikes)?;
             ready.end(&mut about)?;
             about.failures.extend(losses(&recorder, common));
+            about.failures.extend(nobody(&recorder, &mixture));
             finish(recorder, about, common)
         }
     }
+}
+
+/// A scenario that starts no calls needs somebody who does.
+fn role(args: &RunArgs, mixture: &Mixture) -> Result<(), End> {
+    let name = &args.scenario;
+    let text = match args.profile.load() {
+        _ if !mixture.only_answers() => return Ok(()),
+        Load::Knee(_) => format!("--profile: {name} starts no calls, so it has no knee"),
+        _ if args.common.server.is_some() => return Ok(()),
+        _ => format!(
+            "{name} starts no calls: name who calls (--server ADDR), or play it under a caller \
+             (loadgen run CALLER --callee {name})"
+        ),
+    };
+    Err(End::usage(text))
+}
+
+/// Who waits to be called and is not has shown nothing.
+fn nobody(recorder: &Recorder, mixture: &Mixture) -> Option<String> {
+    (mixture.only_answers() && recorder.calls().started == 0).then(|| "nobody called".into())
 }
 
 /// Without goals, a call that was lost after it stood is what must not be.
@@ -231,7 +256,7 @@ fn once(
             standing: share_of(args.calls.into(), worker, workers),
         })
     };
-    let open_loop = profile.load() == Load::Open;
+    let open_loop = profile.load() == Load::Open && !mixture.only_answers();
     let task = Task { command: "run", mixture, work: &work, strikes, open_loop };
     let Ready { setup, server, watch } = ready;
     let (recorder, mut about) = run::play(&task, setup, &args.common, server, watch)?;

@@ -108,6 +108,16 @@ fn a_lost_call_is_exit_status_1_and_named() {
 }
 
 #[test]
+fn a_caller_that_tries_once_more_keeps_a_call_that_was_refused() {
+    let again = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/versus/again.scenario");
+    let (_relay, ran) = drill(Script { refuse: Some(7), ..FAST }, &["--scenario", again]);
+    // The relay passes on the ACK of its own 503; what counts is what became of the calls.
+    assert_eq!(ran.number("/calls/kept"), 40.0);
+    assert_eq!(ran.number("/response/again/corrected/count"), 40.0);
+    assert_eq!(ran.number("/recovery/safe"), 40.0);
+}
+
+#[test]
 fn calls_are_kept_at_every_fault_point() {
     for fault in ["before-read", "after-100"] {
         let (_relay, ran) = drill(FAST, &["--fault", fault]);
@@ -187,6 +197,13 @@ fn a_server_that_cannot_be_started_is_exit_status_2() {
 }
 
 #[test]
+fn a_limit_of_the_server_is_in_its_configuration() {
+    let output = loadgen(&["drill", "--print-config", "--limit", "calls-per-second-max=7"]);
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(text.contains("\n[limits]\ncalls-per-second-max = 7\n"), "{text}");
+}
+
+#[test]
 fn options_out_of_range_are_refused_with_the_range() {
     for (args, wanted) in [
         (["--delay", "34001"], "0..=34000"),
@@ -194,6 +211,9 @@ fn options_out_of_range_are_refused_with_the_range() {
         (["--calls", "0"], "1..=1000000"),
         (["--fault", "never"], "before-read"),
         (["--server", "192.0.2.1:5060"], "127.0.0.0/8"),
+        (["--limit", "calls-max"], "NAME=NUMBER"),
+        (["--limit", "calls max=1"], "no name"),
+        (["--limit", "calls-max=-1"], "no number"),
         (["--retries", "3"], "--retries"),
     ] {
         let output = loadgen(&["drill", args[0], args[1]]);

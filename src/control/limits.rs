@@ -87,15 +87,24 @@ pub fn prepare(shards: usize, listeners: usize) -> Result<u64, LimitError> {
     if memlock < MEMLOCK_BYTES_MIN {
         return Err(LimitError::Memlock { found: memlock });
     }
-    let shards = shards as u64;
-    let fixed = PROCESS_DESCRIPTORS + shards * (SHARD_DESCRIPTORS + listeners as u64);
     let nofile = raise(Resource::NOFILE);
-    let needed = fixed + shards * FLOWS_MIN;
+    let needed = descriptors(shards, listeners, FLOWS_MIN);
     if nofile < needed {
         return Err(LimitError::Nofile { found: nofile, needed });
     }
     try_io_uring()?;
-    Ok((nofile - fixed) / shards.max(1))
+    Ok((nofile - descriptors(shards, listeners, 0)) / (shards as u64).max(1))
+}
+
+/// Descriptors of a server whose shards have so many flows each.
+pub fn descriptors(shards: usize, listeners: usize, flows: u64) -> u64 {
+    let each = SHARD_DESCRIPTORS + listeners as u64 + flows;
+    PROCESS_DESCRIPTORS + shards as u64 * each
+}
+
+/// The limit of lockable memory in force, in bytes.
+pub fn memlock() -> Option<u64> {
+    Resource::MEMLOCK.get().ok().map(|(soft, _)| soft)
 }
 
 /// Raises the soft limit to the hard one; the limit in force then.

@@ -9,6 +9,7 @@
 pub mod config;
 mod events;
 pub mod expiry;
+pub mod hindrances;
 pub mod limits;
 mod metrics;
 mod names;

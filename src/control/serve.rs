@@ -9,6 +9,7 @@
 
 use std::fmt;
 use std::io::{self, IsTerminal};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -20,6 +21,7 @@ use tracing_subscriber::EnvFilter;
 use super::config::{Config, Cores};
 use super::events::{self, Events};
 use super::expiry;
+use super::hindrances::{self, Snapshot};
 use super::limits::{self, LimitError};
 use super::metrics::{self, Sources};
 use super::names::Names;
@@ -101,15 +103,9 @@ pub fn run(config: Config, file: Watched) -> Result<(), ServeError> {
         Cores::All => cores::available(),
         Cores::List(cores) => cores.clone(),
     };
-    let flows_max = u64::from(config.options.limits.flows_max);
     let flows =
         limits::prepare(cores.len(), config.server.listen.len()).map_err(ServeError::Limit)?;
-    if flows < flows_max {
-        tracing::warn!(
-            "RLIMIT_NOFILE leaves each shard {flows} flows, flows-max is {flows_max}: further \
-             connections will wait, see tuning/README.md"
-        );
-    }
+    tell_hindrances(&config, &cores, flows);
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -165,6 +161,26 @@ pub fn run(config: Config, file: Watched) -> Result<(), ServeError> {
         events.join();
     }
     ended
+}
+
+/// A line for each thing that holds the server back; `flows` is for how many each shard has descriptors.
+fn tell_hindrances(config: &Config, cores: &[usize], flows: u64) {
+    let listen = &config.server.listen;
+    let flows_max = u64::from(config.options.limits.flows_max);
+    let seen = Snapshot {
+        beyond_loopback: listen.iter().any(|target| !target.address.ip().is_loopback()),
+        memlock: limits::memlock(),
+        flows,
+        flows_max,
+        nofile_wanted: limits::descriptors(cores.len(), listen.len(), flows_max),
+        ..Snapshot::read(Path::new("/"), cores.to_vec())
+    };
+    if let Some(line) = hindrances::descriptors(&seen) {
+        tracing::warn!("{line}");
+    }
+    for line in hindrances::find(&seen) {
+        tracing::info!("{line}");
+    }
 }
 
 /// The configuration with its names looked up, as far as DNS answers soon.

@@ -274,22 +274,28 @@ impl Outbox {
 #[derive(Default)]
 pub(super) struct Pool {
     buffers: Vec<Vec<u8>>,
+    /// Their capacity.
+    bytes: usize,
 }
 
-/// Buffers kept for the next outboxes.
-const POOL_BUFFERS_MAX: usize = 256;
+/// Capacity of all buffers that are kept for the next outboxes.
+const POOL_BYTES_MAX: usize = 4 << 20;
 /// Capacity of a buffer that is kept; what is larger is freed.
-const POOL_BUFFER_BYTES_MAX: usize = 16 << 10;
+const POOL_BUFFER_BYTES_MAX: usize = 256 << 10;
 
 impl Pool {
     fn take(&mut self) -> Vec<u8> {
-        self.buffers.pop().unwrap_or_default()
+        let buffer = self.buffers.pop().unwrap_or_default();
+        self.bytes -= buffer.capacity();
+        buffer
     }
 
     fn give(&mut self, mut buffer: Vec<u8>) {
-        if buffer.capacity() <= POOL_BUFFER_BYTES_MAX && self.buffers.len() < POOL_BUFFERS_MAX {
+        let bytes = self.bytes + buffer.capacity();
+        if buffer.capacity() <= POOL_BUFFER_BYTES_MAX && bytes <= POOL_BYTES_MAX {
             buffer.clear();
             self.buffers.push(buffer);
+            self.bytes = bytes;
         }
     }
 }

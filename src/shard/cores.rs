@@ -42,7 +42,8 @@ pub fn format_list(cores: &[usize]) -> String {
     text
 }
 
-fn parse_list(text: &str) -> Option<Vec<usize>> {
+/// Reads what the kernel writes that way.
+pub fn parse_list(text: &str) -> Option<Vec<usize>> {
     let mut cores = Vec::new();
     for part in text.split(',') {
         let (first, last) = part.split_once('-').unwrap_or((part, part));

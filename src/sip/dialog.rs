@@ -28,6 +28,8 @@ pub(super) struct Dialog {
     preloaded: Option<Box<[u8]>>,
     /// What a URI without `transport` is reached over: what the dialog began with.
     transport: Transport,
+    /// Where requests go, when that is an address: what the three above say.
+    next_hop: Option<Target>,
     /// True when it began with a SIPS URI: our own Contact is one, too (RFC 3261 §8.1.1.8, §12.1.1).
     secure: bool,
 }
@@ -47,7 +49,7 @@ impl Dialog {
         transport: Transport,
     ) -> Option<Self> {
         let (from, to) = (invite.from()?, invite.to()?);
-        Some(Self {
+        Some(aimed(Self {
             local_tag,
             remote_tag: from.tag.map(Box::from),
             call_id: Box::from(invite.call_id()?),
@@ -59,8 +61,9 @@ impl Dialog {
             preloaded: None,
             route_set: invite.record_routes().take(ROUTES_MAX).map(Box::from).collect(),
             transport,
+            next_hop: None,
             secure: is_secure(invite.request_uri()),
-        })
+        }))
     }
 
     /// The dialog that a sent INVITE is to begin (RFC 3261 §12.1.2): the names of the received one,
@@ -72,7 +75,7 @@ impl Dialog {
         target: &[u8],
         transport: Transport,
     ) -> Option<Self> {
-        Some(Self {
+        Some(aimed(Self {
             local_tag,
             remote_tag: None,
             call_id: Box::from(call_id),
@@ -84,8 +87,9 @@ impl Dialog {
             route_set: Vec::new(),
             preloaded: None,
             transport,
+            next_hop: None,
             secure: is_secure(target),
-        })
+        }))
     }
 
     /// The dialog of a 2xx that nobody waits for, as far as its ACK and BYE need it.
@@ -98,7 +102,7 @@ impl Dialog {
         if routes.is_empty() {
             routes = invite.routes().take(ROUTES_MAX).map(Box::from).collect();
         }
-        Some(Self {
+        Some(aimed(Self {
             local_tag: from.tag.and_then(Token::parse)?,
             remote_tag: to.tag.map(Box::from),
             call_id: Box::from(invite.call_id()?),
@@ -110,8 +114,9 @@ impl Dialog {
             preloaded: None,
             route_set: routes,
             transport: Transport::Tcp,
+            next_hop: None,
             secure: is_secure(invite.request_uri()),
-        })
+        }))
     }
 
     /// Takes tag, target and routes of a response that makes the dialog early or confirmed. A
@@ -126,16 +131,20 @@ impl Dialog {
         self.refresh_target(response);
         let mut routes: Vec<_> = response.record_routes().take(ROUTES_MAX).map(Box::from).collect();
         routes.reverse();
-        self.route_set = routes;
+        if self.route_set != routes {
+            self.route_set = routes;
+            self.aim();
+        }
     }
 
     /// A target refresh: re-INVITE, UPDATE and their 2xx (RFC 3261 §12.2, RFC 3311 §5).
     pub(super) fn refresh_target(&mut self, message: View<'_>) {
         if let Some(contact) = message.contact()
-            && Uri::parse(contact.uri).is_some()
             && *self.remote_target != *contact.uri
+            && Uri::parse(contact.uri).is_some()
         {
             self.remote_target = Box::from(contact.uri);
+            self.aim();
         }
     }
 
@@ -181,6 +190,7 @@ impl Dialog {
     pub(super) fn forget_early(&mut self) {
         self.remote_tag = None;
         self.route_set = self.preloaded.iter().cloned().collect();
+        self.aim();
     }
 
     /// The peer's address, From or To, without tag.
@@ -190,13 +200,19 @@ impl Dialog {
 
     /// Where requests of this dialog go, when that is an address (RFC 3261 §12.2.1.1).
     pub(super) fn next_hop(&self) -> Option<Target> {
+        self.next_hop
+    }
+
+    /// Reads it anew: route set or target have changed.
+    fn aim(&mut self) {
         let uri = match self.route_set.first() {
-            Some(route) => NameAddr::parse(route)?.uri,
-            None => &self.remote_target,
+            Some(route) => NameAddr::parse(route).map(|route| route.uri),
+            None => Some(&*self.remote_target),
         };
-        let uri = Uri::parse(uri)?;
-        let transport = uri.transport().unwrap_or(self.transport);
-        Some(Target { transport, address: uri.socket_addr(transport.port())? })
+        self.next_hop = uri.and_then(Uri::parse).and_then(|uri| {
+            let transport = uri.transport().unwrap_or(self.transport);
+            Some(Target { transport, address: uri.socket_addr(transport.port())? })
+        });
     }
 
     /// Writes the start line and the headers that the server owns (RFC 3261 §12.2.1.1). The body's
@@ -287,6 +303,12 @@ pub(super) fn write_contact(out: &mut Vec<u8>, sent_by: &str, transport: Transpo
 fn without_tag(address: &NameAddr<'_>) -> Box<[u8]> {
     let (before, after) = address.without_tag();
     [before, after].concat().into()
+}
+
+/// A dialog that knows where its requests go.
+fn aimed(mut dialog: Dialog) -> Dialog {
+    dialog.aim();
+    dialog
 }
 
 fn is_loose(route: &[u8]) -> bool {

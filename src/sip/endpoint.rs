@@ -11,7 +11,8 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use super::actions::{Actions, CloseReason, FlowError, Input, NewFlow, Stats};
-use super::agent::Agent;
+use super::admission::Admission;
+use super::agent::{Agent, RETRY_AFTER_SECS};
 use super::counters::Counters;
 use super::flow::{Flow, Needed};
 use super::message::{FrameError, Head, HeadError, Method, Name, View, home, write};
@@ -33,6 +34,7 @@ pub struct Endpoint {
     stack: Stack,
     user: User,
     head: Head,
+    admission: Admission,
     drain: Option<TimerKey>,
 }
 
@@ -41,7 +43,7 @@ impl Endpoint {
     pub fn new(shard: ShardId, seed: [u8; 32], options: Arc<Options>) -> Self {
         let mut stack = Stack::new(shard, seed, options);
         let user = User::new(&mut stack);
-        Self { stack, user, head: Head::new(), drain: None }
+        Self { stack, user, head: Head::new(), admission: Admission::default(), drain: None }
     }
 
     /// Takes a flow that a peer opened. `None` when `flows_max` are open: close it.
@@ -133,12 +135,8 @@ impl Endpoint {
         match head.read(bytes) {
             Ok(()) => {
                 let view = View::new(bytes, &head);
-                match view.check() {
-                    Ok(()) if view.is_request() => {
-                        self.look_for_alias(flow, view);
-                        self.user.on_request(&mut self.stack, flow, view);
-                    }
-                    Ok(()) => self.on_response(flow, view),
+                match view.essentials() {
+                    Ok(essentials) => self.on_checked(flow, view.with(&essentials)),
                     Err(error) => self.on_bad_message(flow, view, error),
                 }
             }
@@ -148,6 +146,36 @@ impl Endpoint {
             }
         }
         self.head = head;
+    }
+
+    fn on_checked(&mut self, flow: FlowId, message: View<'_>) {
+        if message.is_request() {
+            self.look_for_alias(flow, message);
+            if self.is_too_much(message) {
+                return self.refuse_call(flow, message);
+            }
+            self.user.on_request(&mut self.stack, flow, message);
+        } else {
+            self.on_response(flow, message);
+        }
+    }
+
+    /// True for the INVITE of a new call when too many have begun; a copy of one that was taken is not.
+    fn is_too_much(&mut self, request: View<'_>) -> bool {
+        let per_second = self.stack.options.limits.calls_per_second_max;
+        per_second > 0
+            && request.method() == Method::Invite
+            && request.to().is_some_and(|to| to.tag.is_none())
+            && !self.stack.has_received(request)
+            && !self.admission.admits(self.stack.now, per_second)
+    }
+
+    /// 503 with Retry-After (RFC 3261 §21.5.4), and no transaction: the ACK finds nothing.
+    fn refuse_call(&mut self, flow: FlowId, invite: View<'_>) {
+        self.stack.respond_once(flow, invite, 503, |out| {
+            write::retry_after(out, RETRY_AFTER_SECS);
+            write::body(out, b"");
+        });
     }
 
     fn on_response(&mut self, flow: FlowId, response: View<'_>) {

@@ -4,6 +4,7 @@
 //! and a time and appends actions. `tests/sim` runs it in a simulated world, `shard` on sockets.
 
 mod actions;
+mod admission;
 mod agent;
 pub mod counters;
 mod dialog;

@@ -57,14 +57,33 @@ impl fmt::Display for Token {
     }
 }
 
+/// What a byte that is no digit stands for.
+const NO_DIGIT: u8 = u8::MAX;
+
+/// The value of each hexadecimal digit.
+const DIGITS: [u8; 256] = {
+    let mut digits = [NO_DIGIT; 256];
+    let mut value = 0;
+    while value < 16 {
+        let digit = b"0123456789abcdef"[value as usize];
+        digits[digit as usize] = value;
+        digits[digit.to_ascii_uppercase() as usize] = value;
+        value += 1;
+    }
+    digits
+};
+
+/// A number of at most 16 digits.
 fn hex(text: &[u8]) -> Option<u64> {
-    text.iter().try_fold(0u64, |value, byte| {
-        let digit = char::from(*byte).to_digit(16)?;
-        Some(value << 4 | u64::from(digit))
-    })
+    let (value, seen) = text.iter().fold((0u64, 0), |(value, seen), &byte| {
+        let digit = DIGITS[usize::from(byte)];
+        (value << 4 | u64::from(digit), seen | digit)
+    });
+    (seen < 16).then_some(value)
 }
 
-fn put_hex(text: &mut [u8], mut value: u64) {
+/// Writes the lowest digits of `value`, as many as `text` is long.
+pub(super) fn put_hex(text: &mut [u8], mut value: u64) {
     for byte in text.iter_mut().rev() {
         *byte = b"0123456789abcdef"[(value & 15) as usize];
         value >>= 4;

@@ -271,3 +271,11 @@ fn running_out_of_descriptors_is_survived() {
     last.send(&request("OPTIONS", 2, 1, None));
     assert!(last.receive().is("SIP/2.0 200"));
 }
+
+#[test]
+fn what_holds_the_server_back_is_told_before_it_listens() {
+    let server = Server::spawn(&Setup { cores: "[0, 0, 0]", ..Setup::default() });
+    let line = server.wait_for("several shards run on core 0, wanted is one");
+    assert!(line.contains(" INFO ") && line.contains("cores = [0]"), "{line}");
+    server.wait_for("listening on");
+}

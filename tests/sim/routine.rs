@@ -86,6 +86,34 @@ fn drain_refuses_new_calls_with_503_and_retry_after_and_releases_at_the_deadline
 }
 
 #[test]
+fn of_too_many_new_calls_each_further_one_gets_503_and_what_stands_is_served() {
+    let mut s = Script::established();
+    s.set("calls-per-second-max", 1);
+    let invite = |branch: &str| {
+        let mut invite = outside("INVITE", "1001");
+        invite.add("Contact", "<sip:1000@10.0.0.1:5060;transport=tcp>");
+        let text = String::from_utf8(invite.to_bytes()).unwrap();
+        text.replace("z9hG4bK", &format!("z9hG4bK{branch}")).into_bytes()
+    };
+    s.a_sends_raw(&invite("one"));
+    s.a_receives("100");
+    s.b_receives("INVITE");
+    s.a_sends_raw(&invite("two"));
+    assert!(s.a_receives("503").number("Retry-After").is_some());
+    // A copy of the one that was taken is no new one.
+    s.a_sends_raw(&invite("one"));
+    s.a_receives("100");
+    assert_eq!(s.stats().calls, 2);
+    s.a_sends(request("INFO"));
+    s.b_receives("INFO");
+    s.b_answers(200);
+    s.a_receives("200");
+    s.at(2000).a_sends_raw(&invite("three"));
+    s.a_receives("100");
+    s.b_receives("INVITE");
+}
+
+#[test]
 fn foreign_caller_gets_403() {
     let mut s = Script::new().foreign_caller();
     s.a_calls("1001");

@@ -189,6 +189,7 @@ impl Script {
                 self.options.retry_after = Duration::from_millis(value);
             }
             "sip-invite-timeout" => self.options.sip_invite_timeout = Duration::from_secs(value),
+            "calls-per-second-max" => self.options.limits.calls_per_second_max = value as u32,
             other => panic!("no option {other}"),
         }
         self.reload();

@@ -1,13 +1,12 @@
 //! Requests of an agent and what comes back.
 
-use std::io::Write;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use super::agent::{Client, Id, Phase, RESENDS_MAX, Resend, Resent, Side, Waiting};
 use super::{Engine, Outcome, RELEASE_GRACE, REQUEST_TIMEOUT, T1};
 use crate::message::{Message, Method};
-use crate::name::{self, Direction, Name};
+use crate::name::{self, Direction, Name, put_number};
 use crate::outcome::Latency;
 use crate::scenario::program::{self, Offer, Step, Target};
 use crate::text::{self, Request, Where};
@@ -145,12 +144,12 @@ impl Engine {
         let agent = &self[id];
         let name = self.name(id);
         // `c` or `d`, a name, a CSeq, and what ends it.
-        let mut branch = [0; 48];
-        let mut rest = &mut branch[..];
-        let side = if id.side == Side::Caller { "c" } else { "d" };
-        let written = write!(rest, "{side}{name}-{}{}", draft.cseq, draft.branch_end);
-        debug_assert!(written.is_ok(), "48 bytes hold every branch");
-        let len = 48 - rest.len();
+        let mut branch = Vec::with_capacity(48);
+        branch.push(if id.side == Side::Caller { b'c' } else { b'd' });
+        name.write(&mut branch);
+        branch.push(b'-');
+        put_number(&mut branch, draft.cseq);
+        branch.extend_from_slice(draft.branch_end.as_bytes());
         let place = match draft.to {
             To::Dialog | To::Called if !agent.dialog.is_empty() => Where::Dialog(&agent.dialog),
             To::Dialog | To::Called => self.number_of(id, name),
@@ -158,7 +157,7 @@ impl Engine {
             To::User(user) => Where::User { user, server: &self.settings.server, name },
         };
         let Draft { method, cseq, headers, body, media_type, .. } = draft;
-        let (party, branch) = (self.party_of(id), &branch[..len]);
+        let (party, branch) = (self.party_of(id), &branch[..]);
         Request { method, cseq, branch, party, place, headers, body, media_type }.write_message(out)
     }
 
@@ -253,7 +252,7 @@ impl Engine {
         if (200..300).contains(&status) {
             if self[id].dialog.is_empty() {
                 self.agent(id).dialog = text::Dialog::of_response(message);
-                self.notes.set_up(id.side);
+                self.note_set_up(id);
             } else {
                 self.agent(id).dialog.refresh(message.contact);
             }

@@ -133,6 +133,8 @@ pub(crate) struct Engine {
     /// Callees by digest of their Call-ID, where programs give tags of their own.
     by_call_id: HashMap<u64, u32, foldhash::fast::FixedState>,
     keeps_call_ids: bool,
+    /// Nobody is called: the calls of the run are those that callees get from others.
+    only_answers: bool,
     timers: Timers,
     random: ChaCha8Rng,
     pub(crate) out: Outboxes,
@@ -191,6 +193,7 @@ impl Engine {
         let seen_calls = vec![SeenCalls::default(); callees.len()];
         Self {
             shares: shares.collect(),
+            only_answers: mixture.only_answers(),
             keeps_call_ids: programs.iter().any(|program| program.strict.callee),
             callers_agents: Agents::new(callers.len()),
             callees_agents: Agents::new(callees.len()),
@@ -281,8 +284,10 @@ impl Engine {
     }
 
     fn tag(&self, id: Id) -> Vec<u8> {
-        let side = if id.side == Side::Caller { 'c' } else { 'd' };
-        format!("{side}{}", self.name(id)).into_bytes()
+        let mut tag = Vec::with_capacity(32);
+        tag.push(if id.side == Side::Caller { b'c' } else { b'd' });
+        self.name(id).write(&mut tag);
+        tag
     }
 
     fn agents(&self, side: Side) -> &Agents {
@@ -379,7 +384,7 @@ impl Engine {
     fn draw_rows(&mut self, id: Id) {
         let programs = Rc::clone(&self.programs);
         let program = &programs[usize::from(self[id].program)];
-        if program.fields.is_empty() && !program.strict.caller {
+        if program.fields.is_empty() && !self.is_strict(id) {
             return;
         }
         let (number, party) = (self.begun, self[id].party);
@@ -448,6 +453,11 @@ impl Engine {
         self.agents_mut(id.side).remove(id.index);
     }
 
+    /// What becomes of this end is what becomes of the call.
+    fn counts(&self, id: Id) -> bool {
+        (id.side == Side::Callee) == self.only_answers
+    }
+
     fn is_strict(&self, id: Id) -> bool {
         let strict = self.programs[usize::from(self[id].program)].strict;
         match id.side {
@@ -490,15 +500,21 @@ impl Engine {
         self.conns[0].iter().filter(|conn| **conn != NONE).count()
     }
 
+    /// The calls of the run are those of others.
+    pub(crate) fn only_answers(&self) -> bool {
+        self.only_answers
+    }
+
     /// Calls that were begun.
     pub(crate) fn begun(&self) -> u64 {
         self.begun
     }
 
-    /// What was noted so far is forgotten; instants count from `start`.
-    pub(crate) fn restart(&mut self, start: Instant) {
+    /// What was noted so far is forgotten; instants count from `start`, CPU time from `used`.
+    pub(crate) fn restart(&mut self, start: Instant, used: Duration) {
         let Settings { interval, delay, .. } = self.settings;
         self.notes = Notes::new(&self.programs, start, interval, delay);
+        self.notes.recorder.count_cpu_from(used);
     }
 
     /// What was noted up to now; what follows is noted anew.

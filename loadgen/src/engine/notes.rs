@@ -64,13 +64,6 @@ impl Notes {
         self.bye
     }
 
-    /// A caller's INVITE was answered 2xx.
-    pub(super) fn set_up(&mut self, side: Side) {
-        if side == Side::Caller {
-            self.recorder.set_up();
-        }
-    }
-
     pub(crate) fn since(&self, at: Instant) -> Duration {
         at.saturating_duration_since(self.start)
     }
@@ -274,7 +267,14 @@ impl Engine {
         }
     }
 
-    /// The caller's call is over, one way or the other; once for each call.
+    /// The 2xx of the INVITE that made the call was read, or its ACK.
+    pub(super) fn note_set_up(&mut self, id: Id) {
+        if self.counts(id) {
+            self.notes.recorder.set_up();
+        }
+    }
+
+    /// The call is over, one way or the other; once for each call.
     pub(super) fn conclude(&mut self, id: Id, outcome: Outcome, now: Instant) {
         if std::mem::replace(&mut self.agent(id).concluded, true) {
             return;
@@ -337,6 +337,15 @@ impl Engine {
         }
     }
 
+    /// The run ends before the call.
+    fn note_unknown(&mut self, id: Id) {
+        if !std::mem::replace(&mut self.agent(id).concluded, true) {
+            let at = self.notes.since(self.now);
+            self.notes.recorder.call_done(End::Unknown, at);
+            self.note_given_up(id);
+        }
+    }
+
     /// A callee that still stands at the end of the run was not told that its call is over.
     fn note_untold(&mut self, id: Id) {
         let (now, up) = (self.now, self[id].is_up());
@@ -359,17 +368,16 @@ impl Engine {
         let callers: Vec<u32> = self.callers_agents.iter().map(|(index, _)| index).collect();
         for index in callers {
             let id = Id { side: Side::Caller, index };
-            if !std::mem::replace(&mut self.agent(id).concluded, true) {
-                let at = self.notes.since(now);
-                self.notes.recorder.call_done(End::Unknown, at);
-                self.note_given_up(id);
-            }
+            self.note_unknown(id);
             self.forget(id);
         }
         let callees: Vec<u32> = self.callees_agents.iter().map(|(index, _)| index).collect();
         for index in callees {
             let id = Id { side: Side::Callee, index };
-            self.note_untold(id);
+            match self.only_answers {
+                true => self.note_unknown(id),
+                false => self.note_untold(id),
+            }
             self.forget(id);
         }
         self.notes.recorder.count("late_messages", std::mem::take(&mut self.late));

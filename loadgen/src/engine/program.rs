@@ -62,7 +62,7 @@ impl Engine {
             }
             Step::Await(wanted) => self.await_request(id, wanted, now),
             Step::Linger(time) => {
-                if id.side == Side::Caller {
+                if self.counts(id) {
                     self.conclude(id, Outcome::Success, now);
                 }
                 self.agent(id).waiting = Waiting::Time;
@@ -123,6 +123,9 @@ impl Engine {
                 self.forget(id);
             }
             Side::Callee => {
+                if self.counts(id) {
+                    self.conclude(id, Outcome::Success, now);
+                }
                 self.keep_request(id, message);
                 self.agent(id).phase = Phase::Resting;
                 if !self[id].is_up() || self[id].hung_up {
@@ -290,7 +293,7 @@ impl Engine {
 
     /// The program of a caller is given up, or comes to its end by itself; what stands is ended.
     pub(super) fn give_up(&mut self, id: Id, outcome: Outcome, now: Instant) {
-        if id.side == Side::Caller {
+        if self.counts(id) {
             self.conclude(id, outcome, now);
         }
         self.leave_meeting(id);

@@ -288,12 +288,18 @@ impl Engine {
             agent.client.open = false;
             if (200..300).contains(&status) && agent.client.is_invite && agent.dialog.is_empty() {
                 agent.dialog = Dialog::of_response(message);
-                self.notes.set_up(id.side);
+                self.note_set_up(id);
             }
             self.note_final(id, status, now);
         }
         match message.start {
-            Start::Request(Method::Ack) => self.danger_acked(id, now),
+            Start::Request(Method::Ack) => {
+                self.danger_acked(id, now);
+                let again = std::mem::replace(&mut self.agent(id).answered, true);
+                if id.side == Side::Callee && !again {
+                    self.note_set_up(id);
+                }
+            }
             Start::Request(Method::Invite) => self.danger_attempt(id, now),
             // The dialog is over, whatever the program still says.
             Start::Request(Method::Bye) => self.agent(id).hung_up = true,

@@ -79,7 +79,12 @@ impl Engine {
         if self.keeps_call_ids {
             self.by_call_id.insert(digest::long(message.call_id), index);
         }
-        if self.programs[usize::from(self[id].program)].strict.callee {
+        if self.only_answers {
+            self.begun += 1;
+            self.draw_rows(id);
+            self.notes.started(now, now);
+        }
+        if self.is_strict(id) {
             self.advance(id, None, now);
             self.on_raw_message(id, place, message, now);
             return;

@@ -282,6 +282,11 @@ impl Recorder {
         Some(self.news(now))
     }
 
+    /// What the worker used before it began is no part of the figures.
+    pub(crate) fn count_cpu_from(&mut self, used: Duration) {
+        self.cpu = (used, Duration::ZERO);
+    }
+
     /// CPU time since the last tick belongs to the intervals since then, in equal parts.
     fn spread_cpu(&mut self, now: Duration, cpu: Duration) {
         let (used_before, at) = std::mem::replace(&mut self.cpu, (cpu, now));

@@ -28,6 +28,13 @@ pub(crate) struct Mixture {
     pub(crate) parts: Vec<Part>,
 }
 
+impl Mixture {
+    /// It starts no calls and waits for those of others.
+    pub(crate) fn only_answers(&self) -> bool {
+        self.parts.iter().all(|part| part.scenario.caller.is_empty())
+    }
+}
+
 /// A scenario and the share of the calls that it gets.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Part {

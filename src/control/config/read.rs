@@ -358,6 +358,7 @@ impl<'a> Reader<'a> {
         Limits {
             flows_max: self.number(table, &spec::FLOWS_MAX) as u32,
             calls_max: self.number(table, &spec::CALLS_MAX) as u32,
+            calls_per_second_max: self.number(table, &spec::CALLS_PER_SECOND_MAX) as u32,
             outbox_bytes_max: self.number(table, &spec::OUTBOX_BYTES_MAX) as usize,
             message_bytes_max: self.number(table, &spec::MESSAGE_BYTES_MAX) as usize,
             message_timeout: self.seconds(table, &spec::MESSAGE_TIMEOUT),

@@ -31,6 +31,7 @@ pub const SECTIONS: [Section; 10] = [
         options: &[
             "flows-max",
             "calls-max",
+            "calls-per-second-max",
             "outbox-bytes-max",
             "message-bytes-max",
             "message-timeout",
@@ -121,6 +122,9 @@ pub(super) const DRAIN_TIMEOUT: Number =
 pub(super) const FLOWS_MAX: Number = limit("flows-max", "flows", (1, 10_000_000), 100_000);
 /// `calls_max` of [`Limits`](crate::options::Limits).
 pub(super) const CALLS_MAX: Number = limit("calls-max", "calls", (1, 10_000_000), 1_000_000);
+/// `calls_per_second_max` of [`Limits`](crate::options::Limits).
+pub(super) const CALLS_PER_SECOND_MAX: Number =
+    limit("calls-per-second-max", "calls/s", (0, 10_000_000), 0);
 /// `outbox_bytes_max` of [`Limits`](crate::options::Limits); room for one message of any size.
 pub(super) const OUTBOX_BYTES_MAX: Number =
     limit("outbox-bytes-max", "bytes", (65_536, 1 << 30), 16 << 20);

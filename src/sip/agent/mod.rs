@@ -37,7 +37,7 @@ const ALLOW: &[u8] =
     b"INVITE, ACK, BYE, CANCEL, OPTIONS, UPDATE, INFO, REFER, NOTIFY, MESSAGE, PRACK";
 
 /// What a caller is told to wait before it tries again while the server cannot take calls, seconds.
-const RETRY_AFTER_SECS: u64 = 5;
+pub(super) const RETRY_AFTER_SECS: u64 = 5;
 
 /// Calls of a shard and what is done with them.
 #[derive(Debug, Default)]
@@ -244,7 +244,7 @@ impl Agent {
 fn respond_busy(stack: &mut Stack, server: ServerId) {
     let seconds = stack.random() % 11;
     stack.respond_with(server, 500, write::reason_phrase(500).as_bytes(), |out| {
-        write_retry_after(out, seconds);
+        write::retry_after(out, seconds);
         write::body(out, b"");
     });
 }
@@ -261,15 +261,9 @@ fn respond_allow(stack: &mut Stack, server: ServerId, status: u16) {
 /// Not now: 503 with Retry-After (RFC 3261 §21.5.4).
 fn respond_unavailable(stack: &mut Stack, server: ServerId) {
     stack.respond_with(server, 503, write::reason_phrase(503).as_bytes(), |out| {
-        write_retry_after(out, RETRY_AFTER_SECS);
+        write::retry_after(out, RETRY_AFTER_SECS);
         write::body(out, b"");
     });
-}
-
-fn write_retry_after(out: &mut Vec<u8>, seconds: u64) {
-    out.extend_from_slice(b"Retry-After: ");
-    write::number(out, seconds);
-    out.extend_from_slice(b"\r\n");
 }
 
 /// Answers a request that gets no transaction.

@@ -7,7 +7,7 @@ use crate::sip::dialog::{Dialog, hops_left};
 use crate::sip::flow::Flow;
 use crate::sip::message::{Uri, View, is_secure};
 use crate::sip::session::{Incoming, Leg, Party};
-use crate::sip::token::Token;
+use crate::sip::token::{Token, put_hex};
 use crate::sip::transaction::Stack;
 use crate::target::{Target, Transport};
 
@@ -131,7 +131,10 @@ fn make_legs(
     invite: View<'_>,
     tags: [Token; 2],
 ) -> Option<[Leg; 2]> {
-    let call_id = format!("{:016x}{:016x}", stack.random(), stack.random());
+    let mut call_id = [0; 32];
+    for half in call_id.chunks_mut(16) {
+        put_hex(half, stack.random());
+    }
     let fallback = route.caller.and_then(|id| stack.options.device(id)).and_then(Device::target);
     let a = Leg {
         dialog: Dialog::of_invite(invite, tags[0], peer.transport)?,
@@ -147,13 +150,7 @@ fn make_legs(
         incoming: None,
     };
     let mut b = Leg {
-        dialog: Dialog::to_target(
-            invite,
-            tags[1],
-            call_id.as_bytes(),
-            &route.uri,
-            route.target.transport,
-        )?,
+        dialog: Dialog::to_target(invite, tags[1], &call_id, &route.uri, route.target.transport)?,
         confirmed: false,
         device: Some(route.callee),
         flow: None,

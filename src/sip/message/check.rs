@@ -1,17 +1,27 @@
 //! Whether a message has what every message needs (RFC 3261 §8.1.1, §8.2, §16.3).
 
-use super::addr::is_absolute;
+use super::addr::{NameAddr, is_absolute};
 use super::frame::{FrameError, content_length};
 use super::head::{HeadError, Start};
 use super::method::Method;
 use super::name::Name;
 use super::uri::Uri;
+use super::via::Via;
 use super::view::View;
 
 /// Headers that occur once at most, in the order in which a repetition is reported.
 const ONCE: [Name; 5] = [Name::From, Name::To, Name::CallId, Name::CSeq, Name::MaxForwards];
 
-impl View<'_> {
+/// What every message needs, read once: a view [`with`](View::with) it does not read it again.
+#[derive(Clone, Copy, Debug)]
+pub struct Essentials<'a> {
+    pub(super) via: Via<'a>,
+    pub(super) from: NameAddr<'a>,
+    pub(super) to: NameAddr<'a>,
+    pub(super) cseq: (u32, &'a [u8]),
+}
+
+impl<'a> View<'a> {
     /// Checks the start line's contents, and that Via, From, To, Call-ID and CSeq are there, once
     /// where only one makes sense, and can be read; that Max-Forwards and Content-Length can, if
     /// they are there; that CSeq is for this method; that the body is not cut short.
@@ -22,16 +32,22 @@ impl View<'_> {
     /// The first thing found wrong, of a message of which [`Head::read`](super::Head::read) found
     /// nothing.
     pub fn check(&self) -> Result<(), HeadError> {
+        self.essentials().map(|_| ())
+    }
+
+    /// [`check`](Self::check), and what was read for it.
+    ///
+    /// # Errors
+    /// As for [`check`](Self::check).
+    pub fn essentials(&self) -> Result<Essentials<'a>, HeadError> {
         if let Some(&name) = ONCE.iter().find(|&&name| self.head.is_repeated(name)) {
             return Err(HeadError::Repeated(name));
         }
-        self.require(Name::Via, self.via().is_some())?;
-        self.require(Name::From, self.from().is_some())?;
-        self.require(Name::To, self.to().is_some())?;
-        self.require(Name::CallId, self.call_id().is_some())?;
-        let cseq = self.cseq();
-        self.require(Name::CSeq, cseq.is_some())?;
-        let cseq_method = cseq.map_or(&[][..], |(_, method)| method);
+        let via = self.require(Name::Via, self.via())?;
+        let from = self.require(Name::From, self.from())?;
+        let to = self.require(Name::To, self.to())?;
+        self.require(Name::CallId, self.call_id())?;
+        let cseq @ (_, cseq_method) = self.require(Name::CSeq, self.cseq())?;
         match self.head.start {
             Start::Request { method, .. } => {
                 if cseq_method != self.method_bytes() {
@@ -50,18 +66,16 @@ impl View<'_> {
             }
             Start::None => return Err(HeadError::StartLine),
         }
-        self.check_content_length()
+        self.check_content_length()?;
+        Ok(Essentials { via, from, to, cseq })
     }
 
     /// Tells a missing header from one that cannot be read.
-    fn require(&self, name: Name, can_be_read: bool) -> Result<(), HeadError> {
-        if can_be_read {
-            Ok(())
-        } else if self.first(name).is_none() {
-            Err(HeadError::Missing(name))
-        } else {
-            Err(HeadError::Value(name))
-        }
+    fn require<T>(&self, name: Name, read: Option<T>) -> Result<T, HeadError> {
+        read.ok_or_else(|| match self.first(name) {
+            None => HeadError::Missing(name),
+            Some(_) => HeadError::Value(name),
+        })
     }
 
     /// Other schemes are for the application to refuse, with 416.

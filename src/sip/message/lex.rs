@@ -5,6 +5,8 @@
 
 use memchr::{memchr, memchr2, memchr3};
 
+use super::word::first_of;
+
 /// Space, tab, or part of a fold.
 #[inline]
 pub(super) const fn is_lws(byte: u8) -> bool {
@@ -210,12 +212,19 @@ impl<'a> Params<'a> {
         let value_start = skip_lws(bytes, equals + 1);
         let value_end = match bytes.get(value_start) {
             Some(b'"') => quoted_end(bytes, value_start).ok_or(Malformed)?,
-            Some(_) | None => run(bytes, value_start, PARAM_VALUE),
+            Some(_) | None => param_value_end(bytes, value_start),
         };
         self.at = value_end;
         let value = Some(&bytes[value_start..value_end]);
         Ok(Some(Param { name, value, start, end: value_end }))
     }
+}
+
+/// Where an unquoted value ends: at a separator. Wider than the grammar (a token or a host), since
+/// deployed stacks put `=`, `/` and `@` into tags and branches.
+#[inline]
+fn param_value_end(bytes: &[u8], at: usize) -> usize {
+    first_of(bytes, at, b' ', [0x7f, b';', b',', b'"', b'<', b'>']).unwrap_or(bytes.len())
 }
 
 /// The end of the run of bytes of `class` that begins at `at`, which is at most the length.
@@ -229,14 +238,11 @@ fn run(bytes: &[u8], at: usize, class: u8) -> usize {
 const TOKEN: u8 = 1;
 /// What may stand in a parameter's name: all but separators.
 const PARAM_NAME: u8 = 2;
-/// What may stand in its unquoted value. Wider than the grammar (a token or a host), since
-/// deployed stacks put `=`, `/` and `@` into tags and branches.
-const PARAM_VALUE: u8 = 4;
 /// What does not end an address without brackets, or the display name before one with them
 /// (RFC 3261 §20.10: such an address ends before `;`, `,` and `?`).
-const ADDRESS: u8 = 8;
+const ADDRESS: u8 = 4;
 /// A byte of a host name. The underscore is not in the grammar and in use.
-const HOST: u8 = 16;
+const HOST: u8 = 8;
 
 const CLASS: [u8; 256] = {
     let mut class = [0; 256];
@@ -248,11 +254,8 @@ const CLASS: [u8; 256] = {
         {
             class[byte] |= TOKEN;
         }
-        if b > b' ' && b != 0x7f && !matches!(b, b';' | b',' | b'"' | b'<' | b'>') {
-            class[byte] |= PARAM_VALUE;
-            if b != b'=' {
-                class[byte] |= PARAM_NAME;
-            }
+        if b > b' ' && b != 0x7f && !matches!(b, b';' | b',' | b'"' | b'<' | b'>' | b'=') {
+            class[byte] |= PARAM_NAME;
         }
         if !matches!(b, b'<' | b';' | b',' | b'?' | b'"') {
             class[byte] |= ADDRESS;

@@ -32,6 +32,7 @@ mod word;
 pub mod write;
 
 pub use addr::NameAddr;
+pub use check::Essentials;
 pub use datagram::datagram;
 pub use frame::{Frame, FrameError, Framer};
 pub use head::{Head, HeadError};

@@ -1,6 +1,7 @@
 //! A message, borrowed: each part is found when it is asked for.
 
 use super::addr::NameAddr;
+use super::check::Essentials;
 use super::frame::content_length;
 use super::head::{Entry, Head, Start};
 use super::lex::{Values, digits_at, is_lws, is_one_word, is_token_text, number, skip_lws};
@@ -10,13 +11,15 @@ use super::via::Via;
 
 /// A message through the table that was read of it.
 ///
-/// Every accessor reads its header anew and answers `None` for what is missing or malformed; none
-/// panics or allocates, whatever the bytes. [`check`](Self::check) tells once whether what every
-/// message needs is there.
+/// An accessor reads its header when it is called, but for the [`Essentials`] that the view was given,
+/// and answers `None` for what is missing or malformed; none panics or allocates, whatever the bytes.
+/// [`check`](Self::check) tells once whether what every message needs is there.
 #[derive(Clone, Copy, Debug)]
 pub struct View<'a> {
     pub(super) bytes: &'a [u8],
     pub(super) head: &'a Head,
+    /// What was read of it already.
+    known: Option<&'a Essentials<'a>>,
 }
 
 /// One header as received.
@@ -35,7 +38,12 @@ pub struct Header<'a> {
 impl<'a> View<'a> {
     /// A view of `bytes`, of which `head` was read.
     pub fn new(bytes: &'a [u8], head: &'a Head) -> Self {
-        Self { bytes, head }
+        Self { bytes, head, known: None }
+    }
+
+    /// The same view, which gives out what was read of this message when it was checked.
+    pub fn with(self, essentials: &'a Essentials<'a>) -> Self {
+        Self { known: Some(essentials), ..self }
     }
 
     /// The whole message.
@@ -142,17 +150,26 @@ impl<'a> View<'a> {
 
     /// The topmost Via: the first value of the first Via header.
     pub fn via(&self) -> Option<Via<'a>> {
-        Via::parse(self.first(Name::Via)?)
+        match self.known {
+            Some(known) => Some(known.via),
+            None => Via::parse(self.first(Name::Via)?),
+        }
     }
 
     /// From.
     pub fn from(&self) -> Option<NameAddr<'a>> {
-        NameAddr::parse(self.first(Name::From)?)
+        match self.known {
+            Some(known) => Some(known.from),
+            None => NameAddr::parse(self.first(Name::From)?),
+        }
     }
 
     /// To.
     pub fn to(&self) -> Option<NameAddr<'a>> {
-        NameAddr::parse(self.first(Name::To)?)
+        match self.known {
+            Some(known) => Some(known.to),
+            None => NameAddr::parse(self.first(Name::To)?),
+        }
     }
 
     /// The first Contact; `None` also for `*`.
@@ -163,6 +180,9 @@ impl<'a> View<'a> {
     /// The number and the method of CSeq; `None` also for a number of 2^31 or more
     /// (RFC 3261 §8.1.1.5).
     pub fn cseq(&self) -> Option<(u32, &'a [u8])> {
+        if let Some(known) = self.known {
+            return Some(known.cseq);
+        }
         let value = self.first(Name::CSeq)?;
         let (digits, rest) = value.split_at(digits_at(value, 0));
         let method = rest.get(skip_lws(rest, 0)..)?;

@@ -1,5 +1,7 @@
 //! Sixteen bytes at a time, as a number whose lowest byte is the first one.
 
+use wide::u8x16;
+
 /// Bytes of a word.
 pub(super) const WORD: usize = 16;
 
@@ -23,12 +25,8 @@ pub(super) fn first_word(text: &[u8]) -> u128 {
 
 /// The position of the first `byte` in `word`; [`WORD`] when there is none.
 #[inline]
-pub(super) const fn first_equal(word: u128, byte: u8) -> usize {
-    // A byte that is zero borrows into its top bit. The borrow can spoil the bytes above it, so
-    // the lowest mark is the one that is right.
-    let zero = word ^ repeat(byte);
-    let marks = zero.wrapping_sub(repeat(1)) & !zero & repeat(0x80);
-    marks.trailing_zeros() as usize / 8
+pub(super) fn first_equal(word: u128, byte: u8) -> usize {
+    first(lanes(word).simd_eq(u8x16::splat(byte))).unwrap_or(WORD)
 }
 
 /// The largest byte that [`control`] looks for: CR is, LF is less.
@@ -36,26 +34,45 @@ const CONTROL_MAX: u8 = b'\r';
 
 /// The position of the first byte from `at` on that is [`CONTROL_MAX`] at most.
 #[inline]
-pub(super) fn control(bytes: &[u8], mut at: usize) -> Option<usize> {
+pub(super) fn control(bytes: &[u8], at: usize) -> Option<usize> {
+    first_of(bytes, at, CONTROL_MAX, [])
+}
+
+/// The position of the first byte from `at` on that is `max` at most or one of `others`.
+#[inline]
+pub(super) fn first_of<const N: usize>(
+    bytes: &[u8],
+    mut at: usize,
+    max: u8,
+    others: [u8; N],
+) -> Option<usize> {
     let rest = loop {
         let rest = bytes.get(at..)?;
         let Some(chunk) = rest.first_chunk::<WORD>() else {
             break rest;
         };
-        // In this form the compiler compares all bytes at once.
-        if chunk.iter().fold(false, |any, &byte| any | (byte <= CONTROL_MAX)) {
-            return Some(at + first_control(u128::from_le_bytes(*chunk)));
+        let word = u8x16::new(*chunk);
+        let low = word.simd_le(u8x16::splat(max));
+        let found =
+            others.iter().fold(low, |found, &byte| found | word.simd_eq(u8x16::splat(byte)));
+        if let Some(found) = first(found) {
+            return Some(at + found);
         }
         at += WORD;
     };
-    Some(at + rest.iter().position(|&byte| byte <= CONTROL_MAX)?)
+    Some(at + rest.iter().position(|&byte| byte <= max || others.contains(&byte))?)
 }
 
-/// The position of the first byte of `word` that is [`CONTROL_MAX`] at most.
 #[inline]
-const fn first_control(word: u128) -> usize {
-    let marks = word.wrapping_sub(repeat(CONTROL_MAX + 1)) & !word & repeat(0x80);
-    marks.trailing_zeros() as usize / 8
+fn lanes(word: u128) -> u8x16 {
+    u8x16::new(word.to_le_bytes())
+}
+
+/// The position of the first byte that was found.
+#[inline]
+fn first(found: u8x16) -> Option<usize> {
+    let marks = found.to_bitmask();
+    (marks != 0).then_some(marks.trailing_zeros() as usize)
 }
 
 #[cfg(test)]

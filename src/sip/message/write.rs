@@ -73,6 +73,13 @@ pub fn number(out: &mut Vec<u8>, n: u64) {
     out.extend_from_slice(&digits[start..]);
 }
 
+/// Retry-After, in seconds.
+pub fn retry_after(out: &mut Vec<u8>, seconds: u64) {
+    out.extend_from_slice(b"Retry-After: ");
+    number(out, seconds);
+    out.extend_from_slice(b"\r\n");
+}
+
 /// Content-Length, the empty line, and the body: the end of the message.
 pub fn body(out: &mut Vec<u8>, body: &[u8]) {
     out.extend_from_slice(b"Content-Length: ");

@@ -10,7 +10,7 @@ use super::{CLIENTS_MAX, Stack, request_client};
 use crate::key::{ClientId, FlowId, TimerKey};
 use crate::sip::actions::FlowError;
 use crate::sip::counters::End;
-use crate::sip::message::{Head, Method, Name, View, write};
+use crate::sip::message::{HEADERS_MAX, Head, Method, Name, START_LINE_BYTES_MAX, View, write};
 use crate::sip::timer::{self, T1, T1_64, T4, Timer};
 use crate::sip::token::Token;
 use crate::target::{Target, Transport};
@@ -93,7 +93,10 @@ impl Stack {
 
     /// True when the message is within the limits of the reader.
     pub(in crate::sip) fn can_read(&mut self, message: &[u8]) -> bool {
-        self.stored.read(message).is_ok()
+        // Nothing that is so short, in so few lines, is beyond any of them.
+        let is_small = message.len() <= START_LINE_BYTES_MAX
+            && memchr::memchr_iter(b'\n', message).count() <= HEADERS_MAX;
+        is_small || self.stored.read(message).is_ok()
     }
 
     /// Sends a request and waits for its answer.

@@ -6,6 +6,7 @@
 
 mod aside;
 mod client;
+mod copied;
 pub mod invite_client;
 pub mod invite_server;
 mod repeat;
@@ -26,8 +27,9 @@ pub(super) use aside::Aside;
 pub use aside::{SET_ASIDE, SET_ASIDE_MAX};
 use client::Client;
 pub(super) use client::write_cseq;
+pub(super) use copied::write_top_via;
+pub(super) use server::Received;
 use server::Server;
-pub(super) use server::{Received, write_top_via};
 pub(super) use told::{Forwarded, Lost, NewClient, Owner, Told, Verdict};
 
 use super::actions::{Actions, CloseReason, FlowError, Stats};
@@ -70,7 +72,7 @@ pub(super) struct Stack {
     by_branch: std::collections::HashMap<u64, ServerId, SeedableRandomState>,
     hasher: SeedableRandomState,
     rng: ChaCha12Rng,
-    /// Offsets of a stored request, while a response to it is written.
+    /// Offsets of a stored message, while it is looked at.
     stored: Head,
     /// The message that is being written.
     buffer: Vec<u8>,

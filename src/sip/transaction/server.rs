@@ -5,12 +5,13 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::Duration;
 
+use super::copied::{self, Copied};
 use super::invite_server::{self, Event};
 use super::repeat::Repeat;
 use super::{SERVERS_MAX, Stack, request_server};
 use crate::key::{ClientId, FlowId, RETAINED_SLOTS, ServerId, TimerKey};
 use crate::sip::counters::End;
-use crate::sip::message::{Header, Method, Name, Via, View, is_secure, write};
+use crate::sip::message::{Method, Name, Via, View, write};
 use crate::sip::timer::{T1_64, T4, Timer};
 use crate::sip::token::Token;
 use crate::target::{Target, Transport};
@@ -18,8 +19,8 @@ use crate::target::{Target, Transport};
 /// A request that was received.
 #[derive(Debug)]
 pub(in crate::sip) struct Server {
-    /// The request's head, until it has its final response: that from which responses copy what they must (RFC 3261 §8.2.6.2).
-    pub(in crate::sip) request: Rc<[u8]>,
+    /// What responses copy of the request, until it has its final one.
+    copied: Copied,
     /// The tag that responses put into To when the request had none.
     pub(in crate::sip) to_tag: Option<Token>,
     state: State,
@@ -45,8 +46,7 @@ pub(in crate::sip) struct Server {
 impl Server {
     /// True when the request was to a SIPS URI.
     pub(in crate::sip) fn is_secure(&self) -> bool {
-        let method_end = memchr::memchr(b' ', &self.request);
-        method_end.is_some_and(|at| is_secure(&self.request[at + 1..]))
+        self.copied.is_secure()
     }
 
     /// Where the machine of an INVITE is; `None` for another request.
@@ -102,7 +102,7 @@ impl Stack {
             _ => State::Request(request_server::State::Trying),
         };
         let id = self.servers.insert(Server {
-            request: Rc::from(request.head_bytes()),
+            copied: Copied::new(request, reply.peer, &mut self.buffer),
             to_tag: None,
             state,
             flow: reply.flow,
@@ -118,6 +118,11 @@ impl Stack {
         });
         self.by_branch.insert(branch, id);
         Received::New(id)
+    }
+
+    /// True for a copy of a request that has its transaction.
+    pub(in crate::sip) fn has_received(&self, request: View<'_>) -> bool {
+        self.by_branch.contains_key(&self.branch_hash(request, request.method()))
     }
 
     /// Where the responses to a request go: down its flow over TCP; over UDP to the port that it came
@@ -237,22 +242,19 @@ impl Stack {
             self.set_to_tag(id, tag);
         }
         let mut buffer = std::mem::take(&mut self.buffer);
-        let mut head = std::mem::take(&mut self.stored);
         buffer.clear();
         if let Some(server) = self.servers.get(id)
-            && head.read(&server.request).is_ok()
+            && !server.copied.is_empty()
         {
-            let request = View::new(&server.request, &head);
             let tag = server.to_tag.filter(|_| status > 100);
-            write_head(&mut buffer, request, status, reason, tag, server.peer);
+            server.copied.write(&mut buffer, status, reason, tag);
             rest(&mut buffer);
             if status >= 200 {
-                self.counters.received.count(request.method(), End::Status(status));
+                self.counters.received.count(server.copied.method(), End::Status(status));
             }
             self.on_answer(id, status, &buffer);
         }
         self.buffer = buffer;
-        self.stored = head;
     }
 
     /// Sends the final response of an INVITE again; its flow may be a new one by now.
@@ -274,7 +276,7 @@ impl Stack {
         server.response = None;
         if let State::Request(_) = server.state {
             server.state = State::Request(request_server::State::Completed);
-            server.request = Rc::default();
+            server.copied = Copied::default();
             self.set_server_timer(id, T1_64, Timer::J(id));
         }
     }
@@ -394,8 +396,9 @@ impl Stack {
         let tag = self.token(u32::MAX);
         let reason = write::reason_phrase(status).as_bytes();
         self.counters.received.count(request.method(), End::Status(status));
+        let scratch = &mut self.buffer;
         self.out.send_with(reply.flow, |out| {
-            write_head(out, request, status, reason, Some(tag), reply.peer);
+            copied::write_once(out, scratch, request, reply.peer, (status, reason), tag);
             rest(out);
         });
     }
@@ -414,7 +417,7 @@ impl Stack {
                 };
                 let (after, _) = invite_server::step(before, event);
                 server.state = State::Invite(after);
-                server.request = Rc::default();
+                server.copied = Copied::default();
                 let timer = match after {
                     invite_server::State::Accepted => Timer::L(id),
                     _ => Timer::H(id),
@@ -437,7 +440,7 @@ impl Stack {
                 if after == request_server::State::Completed {
                     // Timer J is zero on a reliable flow (RFC 3261 §17.2.2).
                     if unreliable {
-                        server.request = Rc::default();
+                        server.copied = Copied::default();
                         self.set_server_timer(id, T1_64, Timer::J(id));
                     } else {
                         self.end_server(id);
@@ -517,50 +520,6 @@ impl Stack {
     }
 }
 
-/// Status line and the headers that a response copies from its request (RFC 3261 §8.2.6.2), with
-/// Record-Route where a dialog may come of it (§12.1.1).
-fn write_head(
-    out: &mut Vec<u8>,
-    request: View<'_>,
-    status: u16,
-    reason: &[u8],
-    to_tag: Option<Token>,
-    peer: SocketAddr,
-) {
-    write::status_line(out, status, reason);
-    let mut top = true;
-    for header in request.headers() {
-        match header.name {
-            Name::Via => {
-                if std::mem::take(&mut top) {
-                    write_top_via(out, request, &header, peer);
-                } else {
-                    write::line(out, header.line);
-                }
-            }
-            Name::To => match to_tag.filter(|_| request.to().is_some_and(|to| to.tag.is_none())) {
-                Some(tag) => {
-                    out.extend_from_slice(b"To: ");
-                    out.extend_from_slice(header.value);
-                    out.extend_from_slice(b";tag=");
-                    out.extend_from_slice(&tag.to_bytes());
-                    out.extend_from_slice(b"\r\n");
-                }
-                None => write::line(out, header.line),
-            },
-            Name::From | Name::CallId | Name::CSeq => write::line(out, header.line),
-            Name::RecordRoute if (101..300).contains(&status) && makes_dialog(request) => {
-                write::line(out, header.line);
-            }
-            _ => {}
-        }
-    }
-}
-
-fn makes_dialog(request: View<'_>) -> bool {
-    request.method() == Method::Invite && request.to().is_some_and(|to| to.tag.is_none())
-}
-
 /// Where responses go that find no connection.
 fn reply_target(via: Via<'_>) -> Option<Target> {
     let transport = Transport::parse(via.transport)?;
@@ -569,49 +528,4 @@ fn reply_target(via: Via<'_>) -> Option<Target> {
     let ip = std::str::from_utf8(host).ok()?.parse().ok()?;
     let port = via.rport.flatten().or(via.port).unwrap_or(transport.port());
     Some(Target { transport, address: SocketAddr::new(ip, port) })
-}
-
-/// The topmost Via with `received` where the sender's address is not what it says (RFC 3261
-/// §18.2.1), and with both where it asks for `rport` (RFC 3581 §4).
-pub(in crate::sip) fn write_top_via(
-    out: &mut Vec<u8>,
-    request: View<'_>,
-    header: &Header<'_>,
-    peer: SocketAddr,
-) {
-    let Some(via) = request.via() else { return write::line(out, header.line) };
-    let wants_rport = via.rport == Some(None);
-    let host = via.host.strip_prefix(b"[").and_then(|host| host.strip_suffix(b"]"));
-    let host = std::str::from_utf8(host.unwrap_or(via.host)).ok();
-    let same = host.and_then(|host| host.parse().ok()) == Some(peer.ip());
-    if (same && !wants_rport) || via.received.is_some() {
-        return write::line(out, header.line);
-    }
-    let rest = header.value.get(via.value.len()..).unwrap_or_default();
-    out.extend_from_slice(b"Via: ");
-    match wants_rport.then(|| empty_rport(via.value)).flatten() {
-        Some(end) => {
-            out.extend_from_slice(&via.value[..end]);
-            out.push(b'=');
-            write::number(out, u64::from(peer.port()));
-            out.extend_from_slice(&via.value[end..]);
-        }
-        None => out.extend_from_slice(via.value),
-    }
-    out.extend_from_slice(format!(";received={}", peer.ip()).as_bytes());
-    out.extend_from_slice(rest);
-    out.extend_from_slice(b"\r\n");
-}
-
-/// Where an `rport` parameter without a value ends.
-fn empty_rport(via: &[u8]) -> Option<usize> {
-    let mut start = 0;
-    for parameter in via.split(|&byte| byte == b';') {
-        let end = start + parameter.len();
-        if parameter.trim_ascii().eq_ignore_ascii_case(b"rport") {
-            return Some(start + parameter.trim_ascii_end().len());
-        }
-        start = end + 1;
-    }
-    None
 }

@@ -285,6 +285,15 @@ fn a_worker_that_was_busy_for_long_was_busy_in_all_those_intervals() {
 }
 
 #[test]
+fn what_the_set_up_used_is_in_no_figure() {
+    let mut recorder = Recorder::new(INTERVAL);
+    recorder.count_cpu_from(ms(3000));
+    let progress = recorder.tick(ms(100), ms(3050)).unwrap();
+    near(progress.intervals[0].1.busy, 0.5);
+    near(recorder.into_outcome(about(), &[]).generator.cpu_seconds, 0.05);
+}
+
+#[test]
 fn violations_and_complaints_fail_a_run() {
     let mut with = about();
     with.violations.counts.insert("branch_not_new".into(), 2);

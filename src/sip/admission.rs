@@ -1,0 +1,60 @@
+//! How many calls may begin in a second: a bucket that leaks, a tenth of a second deep.
+//!
+//! What is too much is refused before anything is made of it, so that it costs the calls that
+//! stand next to nothing.
+
+use std::time::Duration;
+
+use crate::time::Instant;
+
+/// So much later than they might a second's calls may come all at once.
+const DEPTH: Duration = Duration::from_millis(100);
+
+/// The bucket of a shard.
+#[derive(Debug, Default)]
+pub(super) struct Admission {
+    /// When it will have leaked empty.
+    empty: Option<Instant>,
+}
+
+impl Admission {
+    /// True when one more call may begin at `now`, where `per_second` may; it is counted then. 0: as many as come.
+    pub(super) fn admits(&mut self, now: Instant, per_second: u32) -> bool {
+        if per_second == 0 {
+            self.empty = None;
+            return true;
+        }
+        let from = self.empty.map_or(now, |empty| empty.max(now));
+        let admits = from.since(now) <= DEPTH;
+        if admits {
+            self.empty = Some(from + Duration::from_secs(1) / per_second);
+        }
+        admits
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn admitted(admission: &mut Admission, millis: std::ops::Range<u64>, per_second: u32) -> usize {
+        // Ten calls in each millisecond.
+        let times = millis.flat_map(|at| [Instant::from_millis(at); 10]);
+        times.filter(|&now| admission.admits(now, per_second)).count()
+    }
+
+    #[test]
+    fn of_ten_times_as_many_calls_the_limit_is_admitted_in_each_second() {
+        let mut admission = Admission::default();
+        assert_eq!(admitted(&mut admission, 0..1000, 1000), 1100);
+        assert_eq!(admitted(&mut admission, 1000..2000, 1000), 1000);
+        assert_eq!(admitted(&mut admission, 60_000..60_001, 1000), 10, "a pause is no credit");
+    }
+
+    #[test]
+    fn few_calls_a_second_come_one_at_a_time() {
+        let mut admission = Admission::default();
+        assert_eq!(admitted(&mut admission, 0..10_000, 1), 11, "each a tenth of a second early");
+        assert_eq!(admitted(&mut admission, 10_000..10_001, 0), 10, "no limit");
+    }
+}
