@@ -15,6 +15,7 @@ use std::time::Duration;
 
 use criterion::{BatchSize, Criterion, SamplingMode, Throughput, criterion_group, criterion_main};
 
+use support::clock::CpuTime;
 use support::workload::Workload;
 
 #[allow(dead_code, reason = "other benches use the rest")]
@@ -23,7 +24,7 @@ mod support;
 /// Legs of the outage.
 const LEGS: usize = 10_000;
 
-fn endpoint(criterion: &mut Criterion) {
+fn endpoint(criterion: &mut Criterion<CpuTime>) {
     for workload in Workload::all(LEGS) {
         let mut server = workload.prepare();
         workload.run(&mut server);
@@ -45,9 +46,10 @@ fn endpoint(criterion: &mut Criterion) {
 criterion_group! {
     name = benches;
     config = Criterion::default()
-        .sample_size(30)
+        .with_measurement(CpuTime)
+        .sample_size(20)
         .warm_up_time(Duration::from_millis(500))
-        .measurement_time(Duration::from_secs(1));
+        .measurement_time(Duration::from_secs(4));
     targets = endpoint
 }
 criterion_main!(benches);

@@ -15,13 +15,14 @@
 
 use std::alloc::System;
 use std::process::ExitCode;
-use std::time::{Duration, Instant as Clock};
+use std::time::Duration;
 
 use holdfast::options::Options;
 use holdfast::sip::wheel::Wheel;
 use holdfast::time::Instant;
 use stats_alloc::{INSTRUMENTED_SYSTEM, Region, StatsAlloc};
 
+use support::clock::CpuTime;
 use support::exchange::{Exchange, server_options};
 use support::figures::{Figures, conclude};
 use support::server::Trace;
@@ -135,9 +136,9 @@ fn calls(count: usize) -> (f64, f64) {
         .marks
         .windows(2)
         .map(|ends| {
-            let start = Clock::now();
+            let start = CpuTime::now();
             exchange.server.replay(&trace.trace, ends[0]..ends[1]);
-            start.elapsed().as_nanos() as f64 / BATCH as f64
+            (CpuTime::now() - start).as_nanos() as f64 / BATCH as f64
         })
         .collect();
     assert_eq!(exchange.server.stats(), trace.stats, "the record fits");

@@ -9,6 +9,7 @@ use holdfast::sip::message::{Frame, Framer, Head, View, home, write};
 use rsip::headers::untyped::ToTypedHeader;
 use rsip::message::HeadersExt;
 
+use support::clock::CpuTime;
 use support::messages::{INVITE, REINVITE};
 
 #[allow(dead_code, reason = "other benches use the rest")]
@@ -50,7 +51,7 @@ impl ValueLen for rsip::headers::CallId {
     }
 }
 
-fn message(c: &mut Criterion) {
+fn message(c: &mut Criterion<CpuTime>) {
     for (name, text, len) in [("reinvite", REINVITE, 692), ("invite", INVITE, 1180)] {
         let bytes = text.as_bytes();
         assert_eq!(bytes.len(), len);
@@ -104,5 +105,9 @@ fn message(c: &mut Criterion) {
     }
 }
 
-criterion_group!(benches, message);
+criterion_group! {
+    name = benches;
+    config = Criterion::default().with_measurement(CpuTime);
+    targets = message
+}
 criterion_main!(benches);

@@ -8,6 +8,7 @@
 //!
 //! An endpoint that begins with the same seed does the same, so the record fits each new one.
 
+pub(crate) mod clock;
 pub(crate) mod exchange;
 pub(crate) mod figures;
 pub(crate) mod messages;
