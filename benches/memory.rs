@@ -14,6 +14,7 @@
 #![allow(clippy::print_stdout, clippy::disallowed_methods, reason = "it says what it measured")]
 
 use std::alloc::System;
+use std::hint::black_box;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -52,6 +53,7 @@ fn main() -> ExitCode {
     let mut held = Figures::of("held-bytes", None);
     let mut times = Figures::of("nanoseconds", None);
     let mut ends = Vec::new();
+    held.note("wheel", wheel());
     for (count, name) in COUNTS {
         held.note(&format!("timer-among-{name}"), timers(count));
         held.note(&format!("idle-flow-among-{name}"), idle_flows(count));
@@ -80,10 +82,19 @@ fn each(region: &Region<'_, System>, count: usize) -> f64 {
     (change.bytes_allocated as f64 - change.bytes_deallocated as f64) / count as f64
 }
 
+/// A wheel without timers.
+fn wheel() -> f64 {
+    let region = Region::new(GLOBAL);
+    let wheel: Wheel<[u32; 3]> = Wheel::new(Instant::ZERO);
+    let bytes = each(&region, 1);
+    drop(black_box(wheel));
+    bytes
+}
+
 /// Entries of a wheel, spread over 32 s.
 fn timers(count: usize) -> f64 {
-    let region = Region::new(GLOBAL);
     let mut wheel = Wheel::new(Instant::ZERO);
+    let region = Region::new(GLOBAL);
     for n in 0..count {
         let at = Instant::from_micros(n as u64 * 32_000_000 / count as u64);
         wheel.schedule(at, [0u32; 3]);

@@ -42,6 +42,11 @@ impl Figures {
         })
     }
 
+    /// True for a limit that nothing is measured for.
+    fn is_missing(&self, name: &str) -> bool {
+        self.tolerance.is_some() && !self.measured.contains_key(name)
+    }
+
     /// Prints what was measured beside what is committed. False when something is above its limit.
     fn print(&self) -> bool {
         println!("\n{:<34} {:>14} {:>14} {:>7}", self.table, "measured", "committed", "ratio");
@@ -55,6 +60,10 @@ impl Figures {
             let mark = if exceeds { "  ABOVE THE LIMIT" } else { "" };
             println!("{name:<34} {value:>14} {before:>14} {ratio:>7}{mark}");
             fine &= !exceeds;
+        }
+        for name in self.committed.keys().filter(|name| self.is_missing(name)) {
+            println!("{name:<34} {:>14}", "NOT MEASURED");
+            fine = false;
         }
         fine
     }
@@ -83,6 +92,7 @@ fn save(all: &[Figures]) {
     let mut tables = read();
     for figures in all {
         let table = tables.entry(figures.table.to_owned()).or_default();
+        table.retain(|name, _| !figures.is_missing(name));
         table.extend(figures.measured.clone());
     }
     let text = toml::to_string(&tables).expect("figures");
