@@ -55,7 +55,7 @@ fn message(c: &mut Criterion<CpuTime>) {
     for (name, text, len) in [("reinvite", REINVITE, 692), ("invite", INVITE, 1180)] {
         let bytes = text.as_bytes();
         assert_eq!(bytes.len(), len);
-        let mut group = c.benchmark_group(name);
+        let mut group = c.benchmark_group(format!("message/{name}"));
         group.throughput(Throughput::Bytes(bytes.len() as u64));
         let mut framer = Framer::new(usize::MAX);
         let mut head = Head::new();

@@ -1,8 +1,8 @@
 //! The times of criterion's last run beside the committed ones: medians, in nanoseconds, of one operation.
 //!
 //! ```sh
-//! cargo bench --no-default-features --bench times            # after the benches that criterion runs
-//! cargo bench --no-default-features --bench times -- --save  # commits them
+//! cargo bench --no-default-features --bench times                     # after the benches that criterion runs
+//! cargo bench --no-default-features --bench times -- endpoint --save  # commits those of one
 //! ```
 //!
 //! Times of two machines, or of one that is shared, differ for many reasons: they are printed, and never fail.
@@ -19,16 +19,24 @@ use support::figures::{Figures, conclude};
 #[allow(dead_code, reason = "other benches use the rest")]
 mod support;
 
-/// Benches compare the core with these; they are no part of it.
-const STRANGERS: [&str; 2] = ["btreemap/", "/rsip"];
+/// The benches that criterion runs; others in their files are what the core is compared with.
+const BENCHES: [&str; 3] = ["endpoint", "message", "wheel"];
+/// One more that the core is compared with.
+const RSIP: &str = "/rsip";
 
 fn main() -> ExitCode {
     let target = std::env::var_os("CARGO_TARGET_DIR").map_or("target".into(), PathBuf::from);
+    let mut wanted: Vec<String> =
+        std::env::args().skip(1).filter(|it| !it.starts_with('-')).collect();
+    if wanted.is_empty() {
+        wanted = BENCHES.map(str::to_owned).to_vec();
+    }
     let mut figures = Figures::of("nanoseconds", None);
     let mut count = 0;
     look(&target.join("criterion"), &mut |run| {
         if let Some((name, nanos)) = median(run)
-            && !STRANGERS.iter().any(|stranger| name.contains(stranger))
+            && !name.ends_with(RSIP)
+            && wanted.iter().any(|bench| name.split('/').next() == Some(bench))
         {
             figures.note(&name, nanos);
             count += 1;

@@ -3,7 +3,7 @@
 #![allow(clippy::print_stdout, clippy::disallowed_methods, reason = "it says what was measured")]
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 /// What stands above the figures when they are written.
@@ -26,7 +26,7 @@ pub(crate) struct Figures {
 impl Figures {
     /// The committed figures of a table.
     pub(crate) fn of(table: &'static str, tolerance: Option<f64>) -> Self {
-        let committed = read().remove(table).unwrap_or_default();
+        let committed = read(&compared()).remove(table).unwrap_or_default();
         Self { table, tolerance, committed, measured: Table::new() }
     }
 
@@ -82,14 +82,14 @@ pub(crate) fn conclude(all: &[Figures]) -> ExitCode {
         return ExitCode::SUCCESS;
     }
     if !fine {
-        println!("\nmore than {} allows", path().display());
+        println!("\nmore than {} allows", compared().display());
         return ExitCode::FAILURE;
     }
     ExitCode::SUCCESS
 }
 
 fn save(all: &[Figures]) {
-    let mut tables = read();
+    let mut tables = read(&path());
     for figures in all {
         let table = tables.entry(figures.table.to_owned()).or_default();
         table.retain(|name, _| !figures.is_missing(name));
@@ -99,15 +99,19 @@ fn save(all: &[Figures]) {
     std::fs::write(path(), format!("{HEAD}\n{text}")).expect("a file that can be written");
 }
 
-fn read() -> BTreeMap<String, Table> {
-    let path = path();
-    match std::fs::read_to_string(&path) {
+fn read(path: &Path) -> BTreeMap<String, Table> {
+    match std::fs::read_to_string(path) {
         Ok(text) => match toml::from_str(&text) {
             Ok(tables) => tables,
             Err(error) => panic!("{}: {error}", path.display()),
         },
         Err(error) => panic!("{}: {error}", path.display()),
     }
+}
+
+/// The figures to compare with: those of another version, if `benches/run --against` names one.
+fn compared() -> PathBuf {
+    std::env::var_os("HOLDFAST_FIGURES").map_or_else(path, PathBuf::from)
 }
 
 fn path() -> PathBuf {
