@@ -9,63 +9,11 @@ use holdfast::sip::message::{Frame, Framer, Head, View, home, write};
 use rsip::headers::untyped::ToTypedHeader;
 use rsip::message::HeadersExt;
 
-/// A re-INVITE of 692 bytes, as a B2BUA would send it on.
-const REINVITE: &str = "INVITE sip:+13125550100@203.0.113.17:5060;transport=tcp SIP/2.0\r\n\
-    Via: SIP/2.0/TCP 198.51.100.20:5060;branch=z9hG4bKhf00020000a41f9c1e5fd07b3a2e44;rport\r\n\
-    Max-Forwards: 70\r\n\
-    From: <sip:+12125550142@edge1.example.net>;tag=hf00020000a41f9c1e5fd07b3a2e44\r\n\
-    To: \"Bob Example\" <sip:+13125550100@edge1.example.net>;tag=4711aa90bc\r\n\
-    Call-ID: 77a1c0e2-9d41-4c54@198.51.100.20\r\n\
-    CSeq: 2 INVITE\r\n\
-    Contact: <sip:b2b@198.51.100.20:5060>\r\n\
-    Supported: timer\r\n\
-    Session-Expires: 1800;refresher=uas\r\n\
-    Content-Type: application/sdp\r\n\
-    Content-Length: 164\r\n\
-    \r\n\
-    v=0\r\n\
-    o=- 3890123456 3890123457 IN IP4 203.0.113.17\r\n\
-    s=-\r\n\
-    c=IN IP4 203.0.113.17\r\n\
-    t=0 0\r\n\
-    m=audio 31004 RTP/AVP 8 101\r\n\
-    a=rtpmap:101 telephone-event/16000\r\n\
-    a=sendonly\r\n";
+use support::clock::CpuTime;
+use support::messages::{INVITE, REINVITE};
 
-/// An INVITE of 1180 bytes, as a carrier's border element sends it.
-const INVITE: &str = "INVITE sip:+12125550142@edge1.carrier.example.net:5060;user=phone SIP/2.0\r\n\
-    Via: SIP/2.0/TCP 198.51.100.20:5060;branch=z9hG4bK61aa.9f9a1c22e1f0b7.0;rport\r\n\
-    Via: SIP/2.0/TCP 203.0.113.17:5060;received=203.0.113.17;branch=z9hG4bKas71h2kd;rport=5060\r\n\
-    Record-Route: <sip:198.51.100.20:5060;lr;ftag=81fx3ced76>\r\n\
-    Max-Forwards: 69\r\n\
-    From: \"Bob Example\" <sip:+13125550100@edge1.carrier.example.net;user=phone>;tag=81fx3ced76\r\n\
-    To: <sip:+12125550142@edge1.carrier.example.net;user=phone>\r\n\
-    Call-ID: 77a1c0e2-9d41-4c54-b5b4-0e8f1f3c7a10@ua17.example.com\r\n\
-    CSeq: 1 INVITE\r\n\
-    Contact: <sip:+13125550100@203.0.113.17:5060;transport=tcp>\r\n\
-    Allow: INVITE, ACK, CANCEL, BYE, OPTIONS, UPDATE, INFO, PRACK\r\n\
-    Supported: timer, 100rel, replaces\r\n\
-    Session-Expires: 1800;refresher=uac\r\n\
-    Min-SE: 90\r\n\
-    User-Agent: Example-Edge/4.2.1\r\n\
-    P-Asserted-Identity: <sip:+13125550100@carrier.example.net>\r\n\
-    Content-Type: application/sdp\r\n\
-    Content-Length: 268\r\n\
-    \r\n\
-    v=0\r\n\
-    o=- 3890123456 3890123456 IN IP4 203.0.113.17\r\n\
-    s=-\r\n\
-    c=IN IP4 203.0.113.17\r\n\
-    t=0 0\r\n\
-    m=audio 31004 RTP/AVP 8 0 101\r\n\
-    a=rtpmap:8 PCMA/8000\r\n\
-    a=rtpmap:0 PCMU/8000\r\n\
-    a=rtpmap:101 telephone-event/8000\r\n\
-    a=fmtp:101 0-16\r\n\
-    a=ptime:20\r\n\
-    a=maxptime:120\r\n\
-    a=rtcp:31005\r\n\
-    a=sendrecv\r\n";
+#[allow(dead_code, reason = "other benches use the rest")]
+mod support;
 
 /// What a step of a transaction asks of a message.
 fn step(view: &View<'_>) -> usize {
@@ -103,11 +51,11 @@ impl ValueLen for rsip::headers::CallId {
     }
 }
 
-fn message(c: &mut Criterion) {
+fn message(c: &mut Criterion<CpuTime>) {
     for (name, text, len) in [("reinvite", REINVITE, 692), ("invite", INVITE, 1180)] {
         let bytes = text.as_bytes();
         assert_eq!(bytes.len(), len);
-        let mut group = c.benchmark_group(name);
+        let mut group = c.benchmark_group(format!("message/{name}"));
         group.throughput(Throughput::Bytes(bytes.len() as u64));
         let mut framer = Framer::new(usize::MAX);
         let mut head = Head::new();
@@ -157,5 +105,9 @@ fn message(c: &mut Criterion) {
     }
 }
 
-criterion_group!(benches, message);
+criterion_group! {
+    name = benches;
+    config = Criterion::default().with_measurement(CpuTime);
+    targets = message
+}
 criterion_main!(benches);

@@ -19,6 +19,11 @@ use holdfast::key::TimerKey;
 use holdfast::sip::wheel::Wheel;
 use holdfast::time::Instant;
 
+use support::clock::CpuTime;
+
+#[allow(dead_code, reason = "other benches use the rest")]
+mod support;
+
 /// As large as a `Timer` of the endpoint.
 type Item = [u32; 3];
 
@@ -113,7 +118,7 @@ fn standing<W: Timers>(count: usize, spread: &mut Spread) -> (W, Vec<W::Key>) {
     (timers, keys)
 }
 
-fn measure<W: Timers>(criterion: &mut Criterion, name: &str, counts: &[usize]) {
+fn measure<W: Timers>(criterion: &mut Criterion<CpuTime>, name: &str, counts: &[usize]) {
     let mut group = criterion.benchmark_group(name);
     for &count in counts {
         let mut spread = Spread(0x9e37_79b9_7f4a_7c15);
@@ -157,7 +162,7 @@ fn measure<W: Timers>(criterion: &mut Criterion, name: &str, counts: &[usize]) {
     group.finish();
 }
 
-fn wheel(criterion: &mut Criterion) {
+fn wheel(criterion: &mut Criterion<CpuTime>) {
     let mut counts = vec![1_000, 100_000, 1_000_000];
     if std::env::var_os("WHEEL_BENCH_LARGE").is_some() {
         counts.push(10_000_000);
@@ -168,7 +173,7 @@ fn wheel(criterion: &mut Criterion) {
 
 criterion_group! {
     name = benches;
-    config = Criterion::default().sample_size(30);
+    config = Criterion::default().with_measurement(CpuTime).sample_size(30);
     targets = wheel
 }
 criterion_main!(benches);
