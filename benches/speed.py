@@ -1,0 +1,159 @@
+"""Reads the results of benches/speed.
+
+rate FILE       calls a second of a run
+connects N      seconds that N connects to a listener take that only accepts and closes, on one core
+table DIR       the table of goals
+"""
+
+import glob
+import json
+import os
+import socket
+import statistics
+import sys
+import threading
+import time
+
+
+def load(path):
+    with open(path) as file:
+        return json.load(file)
+
+
+def runs(folder, name):
+    """The results of a row: one, or one of each time."""
+    paths = glob.glob(f"{folder}/{name}.json") + sorted(glob.glob(f"{folder}/{name}.[0-9]*.json"))
+    return [load(path) for path in paths]
+
+
+def cpu(run):
+    """Seconds of the server's processor time while it was measured."""
+    return run["server"]["recovered"]["cpu_seconds"] - run["server"]["up"]["cpu_seconds"]
+
+
+def count(run, request):
+    return run["response"][request]["corrected"]["count"]
+
+
+def median(values):
+    return statistics.median(values) if values else None
+
+
+def spread(values, text):
+    if len(values) < 2:
+        return ""
+    return f" ({text(min(values))} to {text(max(values))})"
+
+
+def number(value):
+    return f"{value:,.0f}"
+
+
+def per_cpu(folder, name, request):
+    found = [count(run, request) / cpu(run) for run in runs(folder, name) if cpu(run) > 0]
+    return found
+
+
+def rss(run, point):
+    return run["server"][point]["rss_kib"] * 1024
+
+
+def connects(total):
+    """As bare as it can be: connect, accept, close; a thread for each end, 512 at a time."""
+    listener = socket.create_server(("127.0.0.1", 0), backlog=4096)
+
+    def accept():
+        for _ in range(total):
+            listener.accept()[0].close()
+
+    thread = threading.Thread(target=accept)
+    thread.start()
+    begin = time.monotonic()
+    open_now = []
+    for _ in range(total):
+        one = socket.socket()
+        one.connect(listener.getsockname())
+        open_now.append(one)
+        if len(open_now) == 512:
+            [one.close() for one in open_now]
+            open_now.clear()
+    thread.join()
+    return time.monotonic() - begin
+
+
+def kept(run):
+    """What became of the calls of a drill."""
+    excess, calls = run["recovery"]["excess"], run["calls"]
+    return (
+        f"{number(calls['kept'])} of {number(calls['intended'])} kept; beyond the delay p50 "
+        f"{excess['p50_ms']:,.0f}, p99 {excess['p99_ms']:,.0f}, max {excess['max_ms']:,.0f} ms"
+    )
+
+
+def table(folder):
+    rows = []
+    for name, request, title, goal in [
+        ("calls-1", "bye", "calls a CPU second, 1 connection to each side", "30,000"),
+        ("calls-1000", "bye", "the same, 1,000 connections to each side", "12,000"),
+        ("reinvites-1", "reinvite", "re-INVITEs a CPU second, 1,000 calls", "60,000"),
+    ]:
+        found = per_cpu(folder, name, request)
+        if found:
+            rows.append((title, goal, number(median(found)) + spread(found, number)))
+    for run in runs(folder, "half-rate"):
+        invite = run["response"]["invite"]["corrected"]
+        rate = run["done_per_second"]
+        title = f"p99 of a call set-up at half the maximum rate ({number(rate)} calls/s)"
+        rows.append((title, "1 ms", f"p50 {invite['p50_ms']:.2f}, p99 {invite['p99_ms']:.2f} ms"))
+    once, ten = runs(folder, "overload-1x"), runs(folder, "overload-10x")
+    if once and ten:
+        rates = [run[0]["done_per_second"] for run in (once, ten)]
+        offered = ten[0]["offered_per_second"]
+        title = f"goodput at {number(offered)} new calls/s, of which 2,000 are admitted"
+        text = f"{number(rates[1])} calls/s, {100 * rates[1] / rates[0]:.1f} % of what 2,000/s give"
+        rows.append((title, "95 %", text))
+    path = f"{folder}/connects.txt"
+    if os.path.exists(path):
+        with open(path) as file:
+            seconds = float(file.read())
+        for run in runs(folder, "drill-each"):
+            many = number(run["parameters"]["callee_connections"])
+            bare = f"; {many} bare connects in {1000 * seconds:,.0f} ms"
+            title = f"{many} calls on as many connections, all reset"
+            rows.append((title, "1.5 × the bare connects", kept(run) + bare))
+    for name, title, goal in [
+        ("drill-10", "10,000 calls on 10 connections, all reset", "1.2 × 10,000 / re-INVITEs a second"),
+        ("drill-1000", "100,000 calls on 1,000 connections, all reset under a re-INVITE each", "none lost"),
+    ]:
+        rows.extend((title, goal, kept(run)) for run in runs(folder, name))
+    single, double = per_cpu(folder, "shards-1", "bye"), per_cpu(folder, "shards-2", "bye")
+    if single and double:
+        text = f"{median(double) / median(single):.2f} (medians {number(median(single))}, {number(median(double))})"
+        rows.append(("calls a CPU second of two shards over one", "0.95 where cores are too few", text))
+    costs = {}
+    for name, calls in [("held-1k", 1000), ("held-100k", 100_000), ("held-1m", 1_000_000)]:
+        for run in runs(folder, name):
+            costs[name] = count(run, "reinvite") / cpu(run)
+            if calls > 1000:
+                each = (rss(run, "up") - rss(run, "idle")) / calls
+                own = run["generator"]["rss_peak_kib"] * 1024 / calls
+                title = f"memory of an established call, {number(calls)} of them"
+                rows.append((title, "4 KiB", f"{each:,.0f} bytes (generator {own:,.0f}, both ends)"))
+    if {"held-1k", "held-1m"} <= costs.keys():
+        text = f"{costs['held-1k'] / costs['held-1m']:.2f}"
+        rows.append(("cost of a re-INVITE among 1 M calls over one among 1 k", "1.3", text))
+    print("| work | goal | measured |\n|---|---|---|")
+    for row in rows:
+        print("| " + " | ".join(row) + " |")
+
+
+if __name__ == "__main__":
+    match sys.argv[1:]:
+        case ["rate", path]:
+            print(int(load(path)["done_per_second"]))
+        case ["connects", total]:
+            print(connects(int(total)))
+        case ["table", folder]:
+            table(folder)
+        case _:
+            sys.exit(__doc__)
