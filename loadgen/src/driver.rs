@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use crate::End;
 use crate::engine::{Engine, Manner, Wish};
-use crate::kernel::KernelFaults;
+use crate::kernel::{KernelFaults, Report};
 use crate::net::{Fault, Reconnect, Side, Transport, Wire};
 use crate::outcome::Recorder;
 use crate::plan::{Strike, What};
@@ -88,6 +88,11 @@ impl Driver {
     /// The measured time begins: instants count from now, and strikes follow.
     pub(crate) fn begin(&mut self, strikes: Vec<Strike>) -> Instant {
         self.start = Instant::now();
+        if strikes.iter().any(|strike| strike.what.is_of_the_kernel())
+            && let Err(error) = self.kernel.prepare()
+        {
+            self.trouble(error);
+        }
         self.strikes = strikes.into();
         let start = self.start;
         let used = crate::usage::thread_cpu();
@@ -113,12 +118,15 @@ impl Driver {
     /// # Errors
     /// The overall timeout, or a signal to end.
     pub(crate) async fn turn(&mut self, wake: Option<Instant>) -> Result<(), End> {
-        let (more, next) = self.wire.with(|engine, now| (engine.tick(now), engine.next_wake()));
+        // Before anything is written: what was written in the turn before has left by now, and is not
+        // lost inside the generator with its connection.
         self.wishes();
         self.strike_due();
+        self.hear_of_kernel(self.kernel.reports());
+        let (more, next) = self.wire.with(|engine, now| (engine.tick(now), engine.next_wake()));
         self.report();
         if self.stop.load(Ordering::Relaxed) {
-            return Err(End::usage("interrupted".into()));
+            return Err(End::interrupted());
         }
         let now = Instant::now();
         if self.deadline.is_some_and(|deadline| now > deadline) {
@@ -234,6 +242,7 @@ impl Driver {
 
     fn strike(&mut self, strike: &Strike) {
         let (side, party) = (strike.side, strike.party);
+        self.wire.with(|engine, _| engine.notes.recorder.count("strikes", 1));
         if let Some(until) = strike.until {
             self.lifts.push((self.start + until, side, party));
         }
@@ -243,19 +252,33 @@ impl Driver {
         }
         let struck = match fault_of(&strike.what) {
             Some(fault) => self.strike_sockets(strike, fault),
-            None if strike.what == What::OtherPort => {
-                self.move_port(side, party);
-                return;
-            }
-            None => self.kernel.strike(&self.net, strike),
+            None if strike.what == What::OtherPort => self.move_port(side, party).map(|()| None),
+            None => self.kernel.strike(&self.net, strike).map(|()| None),
         };
         let away = strike.until.map_or(Duration::ZERO, |until| until - strike.at);
+        self.note_strike(side, party, away, struck);
+    }
+
+    /// Calls of the party are in danger, or the operator hears why they are not.
+    fn note_strike(
+        &self,
+        side: Side,
+        party: u32,
+        away: Duration,
+        struck: Result<Option<Instant>, String>,
+    ) {
         match struck {
             Ok(Some(at)) => {
                 self.wire.with(|engine, _| engine.endanger(side, party, at, away));
             }
             Ok(None) => {}
             Err(error) => self.trouble(format!("a fault did not strike: {error}")),
+        }
+    }
+
+    fn hear_of_kernel(&self, reports: Vec<Report>) {
+        for Report { side, party, away, struck } in reports {
+            self.note_strike(side, party, away, struck);
         }
     }
 
@@ -288,18 +311,20 @@ impl Driver {
     }
 
     /// As after a restart: the connections are gone, the listener is at another port.
-    fn move_port(&self, side: Side, party: u32) {
+    fn move_port(&self, side: Side, party: u32) -> Result<(), String> {
         self.reset(side, party);
         if self.net.transport == Transport::Udp {
             self.wire.with(|engine, now| engine.endanger(side, party, now, Duration::ZERO));
         }
-        if let Ok(port) = self.wire.rebind(side, party, 0) {
-            self.wire.with(|engine, _| engine.listens_at(side, party, port));
-        }
+        let port = self.wire.rebind(side, party, 0).map_err(|error| error.to_string())?;
+        self.wire.with(|engine, _| engine.listens_at(side, party, port));
+        Ok(())
     }
 
     /// What the engine wrote down.
     pub(crate) fn done(&mut self) -> Done {
+        let last = self.kernel.end();
+        self.hear_of_kernel(last);
         let (measured, closed) = (self.measured, self.closed.take());
         let tally = self.wire.tally();
         self.wire.with(|engine, now| {

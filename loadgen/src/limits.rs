@@ -35,7 +35,7 @@ fn raise(needed: u64) -> Result<(), End> {
         return Err(End::usage(format!(
             "too few file descriptors: the hard limit (RLIMIT_NOFILE) is {hard}, this run needs \
              {needed}; raise it (`ulimit -Hn {needed}` as root, or LimitNOFILE= of the service) or \
-             lower --callee-connections"
+             lower --callee-connections or --caller-connections"
         )));
     }
     limit.current = limit.maximum;

@@ -40,7 +40,6 @@ mod worker;
 use std::io::Write;
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::time::Duration;
 
@@ -64,6 +63,11 @@ impl End {
     /// The command line or the machine does not allow the run.
     pub(crate) fn usage(text: String) -> Self {
         Self { status: 2, text }
+    }
+
+    /// A signal ended it.
+    pub(crate) fn interrupted() -> Self {
+        Self::usage("interrupted".into())
     }
 }
 
@@ -103,6 +107,11 @@ pub(crate) fn warn(text: &str) {
     let _ = writeln!(std::io::stderr().lock(), "{text}");
 }
 
+/// As [`warn`], but without a lock: who hangs may do so while it writes there.
+pub(crate) fn last_words(text: &str) {
+    let _ = rustix::io::write(std::io::stderr(), format!("loadgen: {text}\n").as_bytes());
+}
+
 /// SIGINT and SIGTERM end the run in order, the server with it.
 ///
 /// # Errors
@@ -115,19 +124,17 @@ pub(crate) fn catch_signals(watch: &Watch) -> Result<(), End> {
     Ok(())
 }
 
-/// Ends a run that hangs so badly that it does not see its own timeout. Dropped when it is over.
+/// Ends a run that hangs so badly that it does not see its own timeout, and clears up after it.
+/// Dropped when it is over.
 pub(crate) fn watchdog(timeout: u32, watch: Watch) -> Sender<()> {
-    const GRACE: Duration = Duration::from_secs(15);
+    // After a long run many events are read.
+    let grace = Duration::from_secs(u64::from(15 + timeout / 5));
     let (over, wait) = channel();
     std::thread::spawn(move || {
-        let limit = Duration::from_secs(timeout.into()) + GRACE;
+        let limit = Duration::from_secs(timeout.into()) + grace;
         if wait.recv_timeout(limit) == Err(RecvTimeoutError::Timeout) {
-            let pid = watch.server.load(Ordering::Relaxed);
-            if pid != 0 {
-                server::terminate(pid);
-            }
-            let mut err = std::io::stderr().lock();
-            let _ = writeln!(err, "loadgen: hung beyond its timeout of {timeout} s, ended");
+            watch.clear_up();
+            last_words(&format!("hung beyond its timeout of {timeout} s, ended"));
             std::process::exit(2);
         }
     });

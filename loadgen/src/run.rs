@@ -6,10 +6,10 @@
 
 use std::fs::File;
 use std::io::{BufReader, BufWriter, Write};
-use std::path::PathBuf;
-use std::sync::Arc;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use crate::End;
@@ -21,7 +21,7 @@ use crate::outcome::{
 };
 use crate::plan::{Purpose, Random, Strike};
 use crate::scenario::program::Mixture;
-use crate::server::Server;
+use crate::server::{self, Server};
 use crate::setup::{self, Setup};
 use crate::usage;
 use crate::worker::{self, Done, Job, News, Point, Work};
@@ -37,12 +37,31 @@ const EVENTS_BUFFER: usize = 1 << 20;
 /// How long workers may take to end after they were asked to.
 const END_MAX: Duration = Duration::from_secs(5);
 
-/// What outlives a run that hangs: the wish to stop, and the server to end.
+/// What outlives a run that hangs: the wish to stop, and what is to be cleared up.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Watch {
     pub(crate) stop: Arc<AtomicBool>,
     /// Process of the server that was started here; 0: none.
     pub(crate) server: Arc<AtomicU32>,
+    /// The folder of the run.
+    pub(crate) dir: Arc<OnceLock<PathBuf>>,
+}
+
+impl Watch {
+    /// Ends the server, undoes faults of the kernel and removes the folder, in place of owners that
+    /// hang.
+    pub(crate) fn clear_up(&self) {
+        let pid = self.server.load(Ordering::Relaxed);
+        if pid != 0 {
+            server::end_child(pid);
+        }
+        if let Err(error) = crate::net::kernel::abandon() {
+            crate::last_words(&format!("faults of the kernel are left: {error}"));
+        }
+        if let Some(dir) = self.dir.get() {
+            let _ = std::fs::remove_dir_all(dir);
+        }
+    }
 }
 
 /// The server that was named, or one that is started.
@@ -59,7 +78,7 @@ pub(crate) fn server(setup: &Setup, common: &Common, watch: &Watch) -> Result<Se
         }
         return Ok(server);
     }
-    let server = Server::start(&program(common)?, setup)?;
+    let server = Server::start(&program(common)?, setup, &watch.stop)?;
     watch.server.store(server.pid.unwrap_or(0), Ordering::Relaxed);
     std::thread::sleep(IDLE);
     Ok(server)
@@ -101,6 +120,7 @@ pub(crate) fn play(
     let deadline =
         (common.timeout > 0).then(|| Instant::now() + Duration::from_secs(common.timeout.into()));
     let stop = Arc::new(AtomicBool::new(false));
+    let mut room = Room::new(workers, common, server)?;
     let mut threads = Vec::new();
     for number in 0..workers {
         let job = Job {
@@ -123,7 +143,6 @@ pub(crate) fn play(
         threads.push(spawned.map_err(|e| End::usage(format!("cannot start a thread: {e}")))?);
     }
     drop(sender);
-    let mut room = Room::new(workers, common, server)?;
     let told = room.listen(&news, server, watch, &stop);
     for thread in threads {
         // A worker that panicked has printed why.
@@ -192,7 +211,11 @@ impl Room {
         let mut asked: Option<Instant> = None;
         loop {
             match news.recv_timeout(LOOK) {
-                Ok(one) => self.take(one, server)?,
+                Ok(one) => {
+                    if let Err(end) = self.take(one, server) {
+                        self.failed.get_or_insert(end);
+                    }
+                }
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => break,
             }
@@ -327,12 +350,38 @@ fn manifest(setup: &Setup, common: &Common) -> Manifest {
     manifest
 }
 
+/// Files that cannot be written are told of before the run, not after it.
+///
+/// # Errors
+/// The first of them.
+pub(crate) fn check_files(common: &Common) -> Result<(), End> {
+    let fail = |path: &Path, e: std::io::Error| {
+        End::usage(format!("cannot write {}: {e}", path.display()))
+    };
+    for path in [&common.json, &common.json_lines, &common.html].into_iter().flatten() {
+        let there = std::fs::metadata(path);
+        // To open a pipe would wait for its reader.
+        if there.as_ref().is_ok_and(|file| !file.is_file() && !file.is_dir()) {
+            continue;
+        }
+        let opened = File::options().append(true).create(true).open(path);
+        opened.map_err(|e| fail(path, e))?;
+        if there.is_err() {
+            let _ = std::fs::remove_file(path);
+        }
+    }
+    match &common.histograms {
+        Some(dir) => std::fs::create_dir_all(dir).map_err(|e| fail(dir, e)),
+        None => Ok(()),
+    }
+}
+
 /// The last line of the JSON lines, and every file that was asked for.
 ///
 /// # Errors
 /// A file that cannot be written.
 pub(crate) fn write_files(outcome: &Outcome, common: &Common) -> Result<(), End> {
-    let fail = |path: &std::path::Path, e: &dyn std::fmt::Display| {
+    let fail = |path: &Path, e: &dyn std::fmt::Display| {
         End::usage(format!("cannot write {}: {e}", path.display()))
     };
     if let Some(path) = &common.json {
@@ -352,7 +401,7 @@ pub(crate) fn write_files(outcome: &Outcome, common: &Common) -> Result<(), End>
     Ok(())
 }
 
-fn write_histograms(outcome: &Outcome, dir: &std::path::Path) -> Result<(), String> {
+fn write_histograms(outcome: &Outcome, dir: &Path) -> Result<(), String> {
     std::fs::create_dir_all(dir).map_err(|e| e.to_string())?;
     for (name, bytes) in outcome.hdr_files()? {
         std::fs::write(dir.join(name), bytes).map_err(|e| e.to_string())?;

@@ -9,6 +9,7 @@ use std::net::{SocketAddrV4, TcpListener, TcpStream};
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 use std::{fs, io, thread};
 
@@ -61,8 +62,9 @@ impl Server {
     /// Starts `program` with the configuration of the run and waits until it listens.
     ///
     /// # Errors
-    /// No such program, or it ended, or it did not listen in time; its last words are quoted.
-    pub(crate) fn start(program: &Path, setup: &Setup) -> Result<Self, End> {
+    /// No such program, or it ended, or it did not listen in time; its last words are quoted. A
+    /// signal to end.
+    pub(crate) fn start(program: &Path, setup: &Setup, stop: &AtomicBool) -> Result<Self, End> {
         let (dir, address) = (setup.dir.clone(), setup.server);
         let file = dir.join("holdfast.toml");
         let log = dir.join("holdfast.log");
@@ -92,13 +94,16 @@ impl Server {
             own: Some(Own { child, asked: false, dir }),
             seen: HashMap::new(),
         };
-        server.wait_until_it_listens()?;
+        server.wait_until_it_listens(stop)?;
         Ok(server)
     }
 
-    fn wait_until_it_listens(&mut self) -> Result<(), End> {
+    fn wait_until_it_listens(&mut self, stop: &AtomicBool) -> Result<(), End> {
         let began = Instant::now();
         while began.elapsed() < START_MAX {
+            if stop.load(Ordering::Relaxed) {
+                return Err(End::interrupted());
+            }
             if let Some(status) = self.has_ended() {
                 return Err(End::usage(format!(
                     "the server ended at its start: {status}{}",
@@ -191,6 +196,30 @@ pub(crate) fn terminate(pid: u32) {
     }
 }
 
+/// Ends a child of this program whose owner hangs: by SIGTERM, or by SIGKILL when it does not end.
+pub(crate) fn end_child(pid: u32) {
+    let Some(pid) = i32::try_from(pid).ok().and_then(rustix::process::Pid::from_raw) else {
+        return;
+    };
+    // Once it has been waited for, the number may be another's: then this is an error.
+    let runs = || {
+        let looked = rustix::process::waitpid(Some(pid), rustix::process::WaitOptions::NOHANG);
+        matches!(looked, Ok(None))
+    };
+    if !runs() {
+        return;
+    }
+    let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
+    let began = Instant::now();
+    while began.elapsed() < STOP_MAX {
+        if !runs() {
+            return;
+        }
+        thread::sleep(Duration::from_millis(5));
+    }
+    let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -199,7 +228,9 @@ mod tests {
     fn a_server_that_cannot_be_found_is_named_with_the_remedy() {
         let setup = crate::setup::tests::of(&["--server", "127.0.0.1:5060"]);
         std::fs::create_dir(&setup.dir).unwrap();
-        let end = Server::start(Path::new("/nonexistent/holdfast"), &setup).unwrap_err();
+        let end =
+            Server::start(Path::new("/nonexistent/holdfast"), &setup, &AtomicBool::new(false))
+                .unwrap_err();
         assert_eq!(end.status, 2);
         assert!(end.text.contains("/nonexistent/holdfast") && end.text.contains("--holdfast"));
     }

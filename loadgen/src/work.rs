@@ -52,8 +52,10 @@ fn ready(common: &Common) -> Result<Option<Ready>, End> {
         return Ok(None);
     }
     limits::allow_descriptors(common.callee_connections, common.caller_connections)?;
+    run::check_files(common)?;
     let watch = Watch::default();
     catch_signals(&watch)?;
+    let _ = watch.dir.set(setup.dir.clone());
     setup.prepare(common)?;
     let server = run::server(&setup, common, &watch)?;
     Ok(Some(Ready { server, setup, watch }))
@@ -132,16 +134,21 @@ pub(crate) fn run(args: &RunArgs) -> Result<u8, End> {
     let common = &args.common;
     role(args, &mixture)?;
     // Bad faults are told of before anything is started.
-    strikes(args, &mixture, 0)?;
+    let faults = faults(args, &mixture)?;
+    let kernel = crate::kernel::check(&strikes(args, &faults, 0)?);
+    kernel.map_err(End::usage)?;
     goals(common, &mixture)?;
+    fits_timeout(args)?;
     let Some(mut ready) = ready(common)? else { return Ok(0) };
-    let strikes = strikes(args, &mixture, ready.setup.seed)?;
+    let strikes = strikes(args, &faults, ready.setup.seed)?;
+    let texts = faults.iter().map(Fault::to_string).collect();
+    let timeline = Timeline { texts, strikes };
     match args.profile.load() {
-        Load::Knee(sweep) => knee(args, &mixture, &mut ready, Knee::new(sweep), &strikes),
+        Load::Knee(sweep) => knee(args, &mixture, &mut ready, Knee::new(sweep), &timeline),
         Load::Open | Load::Closed { .. } => {
-            let limit = timeout(common, &args.profile, args.drain);
-            let _watchdog = limit.map(|limit| watchdog(limit, ready.watch.clone()));
-            let (recorder, mut about) = once(args, &args.profile, &mixture, &mut ready, strikes)?;
+            let _watchdog =
+                (common.timeout > 0).then(|| watchdog(common.timeout, ready.watch.clone()));
+            let (recorder, mut about) = once(args, &args.profile, &mixture, &mut ready, &timeline)?;
             ready.end(&mut about)?;
             about.failures.extend(losses(&recorder, common));
             about.failures.extend(nobody(&recorder, &mixture));
@@ -170,18 +177,46 @@ fn nobody(recorder: &Recorder, mixture: &Mixture) -> Option<String> {
     (mixture.only_answers() && recorder.calls().started == 0).then(|| "nobody called".into())
 }
 
-/// Without goals, a call that was lost after it stood is what must not be.
+/// Faults of a run, as they were written, and whom they strike.
+struct Timeline {
+    texts: Vec<String>,
+    strikes: Vec<Strike>,
+}
+
+/// Without goals, a call that was lost after it stood is what must not be, and no good one at all.
 fn losses(recorder: &Recorder, common: &Common) -> Option<String> {
     let calls = recorder.calls();
     let lost = calls.lost + calls.released;
-    (common.goals.is_empty() && lost > 0)
-        .then(|| format!("{lost} calls were lost or released (give a --goal for another aim)"))
+    if !common.goals.is_empty() {
+        return None;
+    }
+    if lost > 0 {
+        return Some(format!("{lost} calls were lost or released (give a --goal for another aim)"));
+    }
+    (calls.started > 0 && calls.kept + calls.refused == 0)
+        .then(|| format!("not one of {} calls came to its end", calls.started))
 }
 
-/// How long the run may take before it must be hanging.
-fn timeout(common: &Common, profile: &Profile, drain: u32) -> Option<u32> {
-    let own = profile.duration().as_secs() as u32 + drain + 60;
-    (common.timeout > 0).then(|| common.timeout.max(own))
+/// How long faults may strike: in a closed loop the warm-up comes before the profile.
+fn length(args: &RunArgs) -> Duration {
+    let warm_up = match args.profile.load() {
+        Load::Closed { .. } => Duration::from_secs(args.warm_up.into()),
+        Load::Open | Load::Knee(_) => Duration::ZERO,
+    };
+    args.profile.duration() + warm_up
+}
+
+/// A run that must be cut off before its profile is over is not begun.
+fn fits_timeout(args: &RunArgs) -> Result<(), End> {
+    let needed = length(args).as_secs();
+    let timeout = args.common.timeout;
+    if timeout == 0 || needed < timeout.into() {
+        return Ok(());
+    }
+    Err(End::usage(format!(
+        "the profile takes {needed} s, but --timeout {timeout} ends the run; allowed is more than \
+         {needed}, or 0 for no limit"
+    )))
 }
 
 /// A scenario by name or file; what a file has that makes no difference is told in words.
@@ -225,15 +260,34 @@ fn goals(common: &Common, mixture: &Mixture) -> Result<(), End> {
     Ok(())
 }
 
-fn strikes(args: &RunArgs, mixture: &Mixture, seed: u64) -> Result<Vec<Strike>, End> {
+/// The faults of the command line and of the scenario.
+fn faults(args: &RunArgs, mixture: &Mixture) -> Result<Vec<Fault>, End> {
     let mut faults = args.strikes.clone();
+    let length = length(args);
+    if let Some(late) = faults.iter().find(|fault| fault.at >= length) {
+        let length = length.as_secs_f64();
+        let text = format!("--strike `{late}`: the run ends after {length} s, before it begins");
+        return Err(End::usage(text));
+    }
     let of_parts = mixture.parts.iter().flat_map(|part| &part.scenario.faults);
     for (line, text) in mixture.faults.iter().chain(of_parts) {
         let fault = Fault::parse(text);
-        faults.push(fault.map_err(|e| End::usage(format!("{}:{line}: {e}", args.scenario)))?);
+        let place = format!("{}:{line}", args.scenario);
+        let fault = fault.map_err(|e| End::usage(format!("{place}: {e}")))?;
+        if fault.at >= length {
+            let length = length.as_secs_f64();
+            crate::warn(&format!(
+                "{place}: the run ends after {length} s, before `{fault}` begins"
+            ));
+        }
+        faults.push(fault);
     }
+    Ok(faults)
+}
+
+fn strikes(args: &RunArgs, faults: &[Fault], seed: u64) -> Result<Vec<Strike>, End> {
     let Common { callee_connections, caller_connections, .. } = args.common;
-    plan::strikes(&faults, seed, callee_connections, caller_connections).map_err(End::usage)
+    plan::strikes(faults, seed, callee_connections, caller_connections).map_err(End::usage)
 }
 
 /// One run of a profile.
@@ -242,7 +296,7 @@ fn once(
     profile: &Profile,
     mixture: &Mixture,
     ready: &mut Ready,
-    strikes: Vec<Strike>,
+    timeline: &Timeline,
 ) -> Result<(Recorder, About), End> {
     let seed = ready.setup.seed;
     let work = |worker, workers| {
@@ -257,6 +311,7 @@ fn once(
         })
     };
     let open_loop = profile.load() == Load::Open && !mixture.only_answers();
+    let strikes = timeline.strikes.clone();
     let task = Task { command: "run", mixture, work: &work, strikes, open_loop };
     let Ready { setup, server, watch } = ready;
     let (recorder, mut about) = run::play(&task, setup, &args.common, server, watch)?;
@@ -266,6 +321,9 @@ fn once(
         ("spacing".into(), json!(format!("{:?}", args.spacing).to_lowercase())),
         ("warm_up_s".into(), json!(args.warm_up)),
     ]);
+    if !timeline.texts.is_empty() {
+        about.parameters.insert("strikes".into(), json!(timeline.texts));
+    }
     if profile.load() != Load::Open {
         about.parameters.insert("calls".into(), json!(args.calls));
     }
@@ -278,7 +336,7 @@ fn knee(
     mixture: &Mixture,
     ready: &mut Ready,
     mut knee: Knee,
-    strikes: &[Strike],
+    timeline: &Timeline,
 ) -> Result<u8, End> {
     let common = &args.common;
     let default: Vec<Goal> = match common.goals.is_empty() {
@@ -289,7 +347,8 @@ fn knee(
     let (mut last, mut best) = (None, None);
     while let Some(rate) = knee.next_rate(last) {
         let profile = Profile::constant(rate, each);
-        let (recorder, about) = once(args, &profile, mixture, ready, strikes.to_vec())?;
+        let _watchdog = (common.timeout > 0).then(|| watchdog(common.timeout, ready.watch.clone()));
+        let (recorder, about) = once(args, &profile, mixture, ready, timeline)?;
         let outcome = recorder.into_outcome(about, &default);
         let held = outcome.verdict.status() == 0;
         let word = if held { "holds" } else { "does not hold" };
@@ -344,8 +403,10 @@ fn finish(recorder: Recorder, about: About, common: &Common) -> Result<u8, End> 
 }
 
 fn conclude(outcome: &Outcome, common: &Common) -> Result<u8, End> {
-    print(&outcome.table())?;
+    // Whichever cannot be written, the other still is.
+    let printed = print(&outcome.table());
     run::write_files(outcome, common)?;
+    printed?;
     Ok(outcome.verdict.status())
 }
 

@@ -25,8 +25,11 @@ use crate::plan::Strike;
 use crate::scenario::program::Mixture;
 use crate::text::Party;
 
-/// How long all callers may take to connect.
+/// No caller more has connected for so long: the server takes no more.
 const CONNECT_MAX: Duration = Duration::from_secs(20);
+/// Callers that connect at a time. A handshake costs both ends a millisecond or so: of thousands at
+/// once all would be half done when their time is over.
+const CONNECTS_AT_ONCE: usize = 64;
 /// A caller whose connection dies connects again after this.
 const RECONNECT: Duration = Duration::from_millis(20);
 
@@ -154,8 +157,13 @@ fn listen(wire: &Rc<Wire<Engine>>, job: &Job) -> Result<(), End> {
     for (side, parties) in [(Side::Caller, &job.callers), (Side::Callee, &job.callees)] {
         for (n, party) in parties.iter().enumerate() {
             let address = SocketAddr::from((party.ip, party.port));
-            wire.listen(side, n as u32, address, job.transport)
-                .map_err(|e| End::usage(format!("cannot listen at {address}: {e}")))?;
+            wire.listen(side, n as u32, address, job.transport).map_err(|e| {
+                let hint = match e.kind() {
+                    std::io::ErrorKind::AddrInUse => "; --port takes another port for all",
+                    _ => "",
+                };
+                End::usage(format!("cannot listen at {address}: {e}{hint}"))
+            })?;
         }
     }
     Ok(())
@@ -164,31 +172,47 @@ fn listen(wire: &Rc<Wire<Engine>>, job: &Job) -> Result<(), End> {
 /// Every caller has a connection to the server when this returns.
 async fn connect(wire: &Rc<Wire<Engine>>, job: &Job) -> Result<(), End> {
     let server = SocketAddr::from(job.server);
-    for (n, party) in job.callers.iter().enumerate() {
-        let from = SocketAddr::from((party.ip, 0));
-        let again = Reconnect::After(RECONNECT);
-        if n == 0 {
-            // One that fails tells why; the others need no waiting for each.
-            let connected = wire.connect(Side::Caller, 0, from, server, job.transport, again).await;
-            connected.map_err(|e| {
-                End::usage(format!("no server at {server}: connecting from {}: {e}", party.ip))
-            })?;
-        } else {
-            wire.start_connect(Side::Caller, n as u32, from, server, job.transport, again);
-        }
-    }
-    let limit = Instant::now() + CONNECT_MAX;
+    let again = Reconnect::After(RECONNECT);
+    let from = |n: usize| SocketAddr::from((job.callers[n].ip, 0));
+    // One that fails tells why; the others need no waiting for each.
+    let first = wire.connect(Side::Caller, 0, from(0), server, job.transport, again).await;
+    first.map_err(|e| no_server(job, &e))?;
+    let (mut begun, mut before, mut moved) = (1, 0, Instant::now());
     loop {
         let there = wire.with(|engine, _| engine.callers_connected());
+        while begun < job.callers.len() && begun < there + CONNECTS_AT_ONCE {
+            let (n, at) = (begun as u32, from(begun));
+            wire.start_connect(Side::Caller, n, at, server, job.transport, again);
+            begun += 1;
+        }
         if there == job.callers.len() {
             return Ok(());
         }
-        if Instant::now() > limit || job.stop.load(Ordering::Relaxed) {
-            let all = job.callers.len();
+        if there != before {
+            (before, moved) = (there, Instant::now());
+        }
+        if job.stop.load(Ordering::Relaxed) {
+            return Err(End::interrupted());
+        }
+        let late = job.deadline.is_some_and(|deadline| Instant::now() > deadline);
+        if late || moved.elapsed() > CONNECT_MAX {
+            let (all, late) = (job.callers.len(), if late { " in time (--timeout)" } else { "" });
             return Err(End::usage(format!(
-                "only {there} of {all} callers could connect to {server}"
+                "only {there} of {all} callers could connect to {server}{late}"
             )));
         }
         glommio::timer::sleep(Duration::from_millis(2)).await;
     }
+}
+
+/// Why the first caller has no connection.
+fn no_server(job: &Job, error: &std::io::Error) -> End {
+    let (server, from) = (job.server, job.callers[0].ip);
+    let hint = match (job.transport, error.kind()) {
+        (Transport::Tls, std::io::ErrorKind::TimedOut) => {
+            "; if it accepts connections: does it speak TLS at this port?"
+        }
+        _ => "",
+    };
+    End::usage(format!("no server at {server}: connecting from {from}: {error}{hint}"))
 }

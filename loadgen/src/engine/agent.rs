@@ -55,6 +55,8 @@ pub(crate) enum Waiting {
     Release(u16),
     /// A request of the peer, by its bit.
     Came(u8),
+    /// A connection to send the next request on, made anew; at most until then.
+    Connection(Instant),
 }
 
 /// A client transaction of an agent; there is one at a time.

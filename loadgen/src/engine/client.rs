@@ -11,6 +11,11 @@ use crate::outcome::Latency;
 use crate::scenario::program::{self, Offer, Step, Target};
 use crate::text::{self, Request, Where};
 
+/// How long a request inside a call waits for a connection.
+const CONNECTION_MAX: Duration = Duration::from_secs(2);
+/// Between two looks at whether there is one.
+const CONNECTION_LOOK: Duration = Duration::from_millis(5);
+
 /// A request about to be written.
 #[derive(Clone, Copy, Default)]
 struct Draft<'a> {
@@ -38,6 +43,9 @@ enum To<'a> {
 impl Engine {
     /// Sends a request of a program; its final response moves the program on.
     pub(super) fn request(&mut self, id: Id, request: &program::Request, now: Instant) {
+        if self.waits_for_connection(id, now) {
+            return;
+        }
         let agent = &self[id];
         let latency = self.notes.latency_of_step(id.side, agent.program, agent.pc);
         self.open_client(id, &request.method, latency, now);
@@ -52,6 +60,24 @@ impl Engine {
             self.agent(id).client.open = false;
             self.give_up(id, Outcome::Failed("no connection to send on"), now);
         }
+    }
+
+    /// A call that stands lost its caller's connection, which is being made again: the request waits
+    /// for it, and its response time counts from when it was to be sent.
+    fn waits_for_connection(&mut self, id: Id, now: Instant) -> bool {
+        let until = match self[id].waiting {
+            Waiting::Connection(until) => until,
+            _ => now + CONNECTION_MAX,
+        };
+        let waits = id.side == Side::Caller
+            && self[id].is_up()
+            && self.conn_of(id).is_none()
+            && now < until;
+        if waits {
+            self.agent(id).waiting = Waiting::Connection(until);
+            self.wake_at(id, now + CONNECTION_LOOK);
+        }
+        waits
     }
 
     /// A request of the agent's own begins.

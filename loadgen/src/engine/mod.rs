@@ -568,13 +568,13 @@ impl Handler for Engine {
         self.top_up(now);
     }
 
-    fn on_closed(&mut self, place: Place, _why: Closed, now: Instant) {
+    fn on_closed(&mut self, place: Place, _why: Closed, ended: Instant, now: Instant) {
         self.now = now;
         let conn = self.conns[place.side as usize].get_mut(place.party as usize);
         if let Some(conn) = conn.filter(|conn| **conn == place.conn) {
             *conn = NONE;
         }
-        self.note_closed(place, now);
+        self.note_closed(place, ended);
     }
 
     fn out(&mut self) -> &mut Outboxes {

@@ -208,8 +208,8 @@ impl Engine {
     }
 
     /// A connection is no more: what went over it last may not have arrived.
-    pub(super) fn note_closed(&mut self, place: Place, now: Instant) {
-        let (at, delay) = (self.notes.since(now), self.settings.delay);
+    pub(super) fn note_closed(&mut self, place: Place, ended: Instant) {
+        let (at, delay) = (self.notes.since(ended), self.settings.delay);
         let agents = match place.side {
             Side::Caller => &mut self.callers_agents,
             Side::Callee => &mut self.callees_agents,

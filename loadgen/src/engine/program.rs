@@ -272,6 +272,7 @@ impl Engine {
                 agent.pc += 1;
                 self.advance(id, None, now);
             }
+            (_, Waiting::Connection(_)) => self.advance(id, None, now),
             (_, Waiting::Final) => {
                 agent.client.open = false;
                 self.give_up(id, Outcome::Failed("no final response in time"), now);

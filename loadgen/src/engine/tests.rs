@@ -196,7 +196,7 @@ fn a_call_whose_connection_dies_under_a_reinvite_is_in_danger_until_it_is_acknow
     assert_eq!(again, 2);
     let place = Place { conn: CALLEE, side: Side::Callee, party: 0, datagrams: false };
     let now = world.now;
-    world.engine.on_closed(place, Closed::Struck, now);
+    world.engine.on_closed(place, Closed::Struck, now, now);
     world.engine.on_open(place, now);
     let invite = reinvite(&world);
     let Frame::Message(message, _) = message::next(&invite) else { panic!("not SIP") };

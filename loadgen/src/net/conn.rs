@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures_lite::{AsyncRead, AsyncWrite};
 use glommio::net::TcpStream;
@@ -21,6 +21,9 @@ use crate::message::{self, Frame};
 const OTHERS_TURN: Duration = Duration::from_micros(20);
 /// Between two reads of a slow reader that reads at least one byte each time.
 const SLOW_STEP: Duration = Duration::from_millis(50);
+
+/// What lies in the kernel is read by then, when a connection reads again.
+const CATCH_UP: Duration = Duration::from_secs(1);
 
 /// What a connection number stands for.
 pub(super) enum Link {
@@ -46,6 +49,31 @@ pub(super) enum Hears {
     Nothing,
     /// So many bytes a second.
     Slow(u32),
+}
+
+impl Hears {
+    /// What comes is read late.
+    pub(super) fn is_deaf(self) -> bool {
+        matches!(self, Self::Nothing | Self::Slow(_))
+    }
+}
+
+/// While nothing is read, nobody hears what comes, nor that the connection has ended.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Deaf {
+    since: Instant,
+    until: Option<Instant>,
+}
+
+impl Deaf {
+    fn begin() -> Self {
+        Self { since: Instant::now(), until: None }
+    }
+
+    /// What is read now may have come long ago.
+    fn lasts(self) -> bool {
+        self.until.is_none_or(|until| until.elapsed() < CATCH_UP)
+    }
 }
 
 /// What becomes of bytes that are to go out.
@@ -86,6 +114,7 @@ pub(super) struct Conn {
     pub(super) tls: Option<RefCell<Box<rustls::Connection>>>,
     pub(super) state: Cell<State>,
     pub(super) hears: Cell<Hears>,
+    pub(super) deaf: Cell<Option<Deaf>>,
     pub(super) says: Cell<Says>,
     /// Its peer gets no answer, not even a handshake.
     pub(super) stalled: bool,
@@ -113,6 +142,7 @@ impl Conn {
             tls: tls.map(|tls| RefCell::new(Box::new(tls))),
             state: Cell::new(State::Opening),
             hears: Cell::new(hears),
+            deaf: Cell::new(hears.is_deaf().then(Deaf::begin)),
             says: Cell::new(says),
             stalled,
             overflown: Cell::new(false),
@@ -123,6 +153,25 @@ impl Conn {
             dial: RefCell::default(),
             ticket: RefCell::default(),
         }
+    }
+
+    /// Sets what becomes of bytes that come in.
+    pub(super) fn hear(&self, hears: Hears) {
+        self.hears.set(hears);
+        let deaf = self.deaf.get().filter(|deaf| deaf.lasts());
+        self.deaf.set(match (deaf, hears.is_deaf()) {
+            (Some(deaf), true) => Some(Deaf { until: None, ..deaf }),
+            (None, true) => Some(Deaf::begin()),
+            (deaf, false) => {
+                deaf.map(|deaf| Deaf { until: deaf.until.or_else(|| Some(Instant::now())), ..deaf })
+            }
+        });
+    }
+
+    /// When a connection that ends `now`, as far as it hears, can have ended at the earliest.
+    pub(super) fn ended(&self, why: Closed, now: Instant) -> Instant {
+        let deaf = self.deaf.get().filter(|deaf| why != Closed::Struck && deaf.lasts());
+        deaf.map_or(now, |deaf| deaf.since)
     }
 
     pub(super) fn wake_writer(&self) {

@@ -192,7 +192,9 @@ impl<H: Handler> Wire<H> {
                 self.close_conn(&conn, Closed::Struck);
                 continue;
             }
-            if let Hears::Slow(_) = conn.hears.replace(Hears::All) {
+            let heard = conn.hears.get();
+            conn.hear(Hears::All);
+            if let Hears::Slow(_) = heard {
                 let stream = conn.stream.borrow();
                 let _ = socket2::SockRef::from(&*stream).set_recv_buffer_size(USUAL_BUFFER);
             }
@@ -229,7 +231,7 @@ fn lasting_of(fault: Fault) -> (Option<Hears>, Option<Says>) {
 }
 
 fn apply(conn: &Conn, (hears, says): (Option<Hears>, Option<Says>)) {
-    conn.hears.set(hears.unwrap_or(conn.hears.get()));
+    conn.hear(hears.unwrap_or(conn.hears.get()));
     if conn.says.get() != Says::Ended {
         conn.says.set(says.unwrap_or(conn.says.get()));
     }

@@ -6,21 +6,31 @@
 //! catches a signal must let it be dropped; what a run that was killed left behind is removed by the
 //! next one. Every call starts a program and waits for it, for milliseconds: not on an executor.
 
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, SocketAddrV4};
-use std::process::{Command, Stdio};
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::mpsc::{Receiver, channel};
+use std::thread;
 use std::time::{Duration, Instant};
 
 /// Of the tables' names; the number of the process and of the table in it follow.
 const TABLE: &str = "loadgen_";
 /// Parties whose packets may be delayed: each has two filters.
 const DELAYED_MAX: usize = 4096;
+/// How long a program may run; one that hangs is killed.
+const PROGRAM_MAX: Duration = Duration::from_secs(5);
+/// Between two looks at whether it has ended.
+const LOOK: Duration = Duration::from_micros(500);
+/// How long what it said may take to be read, when it has ended.
+const READ_MAX: Duration = Duration::from_millis(200);
 
 static NEXT_TABLE: AtomicU32 = AtomicU32::new(0);
+/// Loopback has a queueing discipline of this process.
+static DISCIPLINE: AtomicBool = AtomicBool::new(false);
 
 /// Which packets.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Reach {
     /// Of connections to where a party listens.
     Listening(SocketAddrV4),
@@ -49,35 +59,41 @@ impl Kernel {
                     .into(),
             );
         }
-        sweep()?;
+        sweep(|pid| !std::path::Path::new(&format!("/proc/{pid}")).exists())?;
         let number = NEXT_TABLE.fetch_add(1, Ordering::Relaxed);
         let table = format!("{TABLE}{}_{number}", std::process::id());
         Ok(Self { table, has_table: false, delayed: 0 })
     }
 
-    /// Drops a party's packets, both ways, until [`restore`](Self::restore). The instant is the one
-    /// before which none was dropped.
+    /// Drops packets of parties, both ways, until [`restore`](Self::restore); those of all parties
+    /// from the same instant on. The instant is the one before which none was dropped.
     ///
     /// # Errors
-    /// An address outside 127/8, or what `nft` says.
-    pub(crate) fn drop_packets(&mut self, reach: Reach) -> Result<Instant, String> {
-        let (set, element) = element(reach)?;
+    /// An address outside 127/8, or what `nft` says; then none is dropped.
+    pub(crate) fn drop_packets(&mut self, reaches: &[Reach]) -> Result<Instant, String> {
+        let elements = self.elements("add", reaches)?;
         let at = Instant::now();
-        if !self.has_table {
-            nft(&table(&self.table))?;
-            self.has_table = true;
-        }
-        nft(&format!("add element inet {} {set} {{ {element} }}\n", self.table))?;
-        Ok(at)
+        let made = if self.has_table { String::new() } else { table(&self.table) };
+        // A program that was killed may have made the table, too.
+        self.has_table = true;
+        nft(&(made + &elements)).map(|()| at)
     }
 
-    /// Lets a party's packets pass again.
+    /// Lets packets of parties pass again.
     ///
     /// # Errors
     /// They were not dropped, or what `nft` says.
-    pub(crate) fn restore(&mut self, reach: Reach) -> Result<(), String> {
-        let (set, element) = element(reach)?;
-        nft(&format!("delete element inet {} {set} {{ {element} }}\n", self.table))
+    pub(crate) fn restore(&mut self, reaches: &[Reach]) -> Result<(), String> {
+        nft(&self.elements("delete", reaches)?)
+    }
+
+    /// Lines that change the sets of the table; `nft` carries out all or none.
+    fn elements(&self, verb: &str, reaches: &[Reach]) -> Result<String, String> {
+        let line = |reach: &Reach| {
+            let (set, element) = element(*reach)?;
+            Ok(format!("{verb} element inet {} {set} {{ {element} }}\n", self.table))
+        };
+        reaches.iter().map(line).collect()
     }
 
     /// Kills the party's ends of its connections: its peers get an RST, the party an error. How
@@ -136,10 +152,11 @@ impl Kernel {
         }
         let zeros = ["0"; 16].join(" ");
         tc(&format!("qdisc add dev lo root handle 1: prio bands 4 priomap {zeros}"))?;
+        DISCIPLINE.store(true, Ordering::Relaxed);
         let micros = by.as_micros();
         let netem = format!("qdisc add dev lo parent 1:4 handle 40: netem delay {micros}us");
         tc(&netem).map(drop).map_err(|error| {
-            let _ = tc("qdisc del dev lo root");
+            let _ = remove_discipline();
             format!("cannot delay packets, is there sch_netem in this kernel? {error}")
         })
     }
@@ -151,10 +168,13 @@ impl Kernel {
     pub(crate) fn undo(&mut self) -> Result<(), String> {
         let mut errors = Vec::new();
         if std::mem::take(&mut self.has_table) {
-            errors.extend(nft(&format!("delete table inet {}\n", self.table)).err());
+            // `add` before it: that there is none (any more) is no error.
+            let table = &self.table;
+            errors
+                .extend(nft(&format!("add table inet {table}\ndelete table inet {table}\n")).err());
         }
-        if std::mem::take(&mut self.delayed) > 0 {
-            errors.extend(tc("qdisc del dev lo root").err());
+        if std::mem::take(&mut self.delayed) > 0 && DISCIPLINE.load(Ordering::Relaxed) {
+            errors.extend(remove_discipline().err());
         }
         match errors.is_empty() {
             true => Ok(()),
@@ -171,17 +191,46 @@ impl Drop for Kernel {
     }
 }
 
-/// Deletes the tables of runs that are over.
-fn sweep() -> Result<(), String> {
+/// Deletes the tables of processes that are `over`.
+fn sweep(over: impl Fn(u32) -> bool) -> Result<(), String> {
     for line in run("nft", &["list", "tables"], "")?.lines() {
         let Some(name) = line.strip_prefix("table inet ") else { continue };
         let numbers = name.strip_prefix(TABLE).and_then(|numbers| numbers.split_once('_'));
         let Some(pid) = numbers.and_then(|(pid, _)| pid.parse::<u32>().ok()) else { continue };
-        if !std::path::Path::new(&format!("/proc/{pid}")).exists() {
+        if over(pid) {
             nft(&format!("delete table inet {name}\n"))?;
         }
     }
     Ok(())
+}
+
+/// Undoes what this process has changed in the kernel, where its owners hang and cannot.
+///
+/// # Errors
+/// What could not be undone, and why.
+pub(crate) fn abandon() -> Result<(), String> {
+    let tables = match NEXT_TABLE.load(Ordering::Relaxed) {
+        0 => Ok(()),
+        _ => sweep(|pid| pid == std::process::id()),
+    };
+    let discipline = match DISCIPLINE.load(Ordering::Relaxed) {
+        true => remove_discipline(),
+        false => Ok(()),
+    };
+    tables.and(discipline)
+}
+
+fn remove_discipline() -> Result<(), String> {
+    DISCIPLINE.store(false, Ordering::Relaxed);
+    tc("qdisc del dev lo root").map(drop)
+}
+
+/// Whether a program is here and starts; `flag` makes it tell its version.
+///
+/// # Errors
+/// It is not, or what it says.
+pub(crate) fn require(program: &str, flag: &str) -> Result<(), String> {
+    run(program, &[flag], "").map(drop)
 }
 
 /// Drops packets of the sets' elements on their way in, where the sender does not hear of it.
@@ -233,7 +282,7 @@ fn tc(line: &str) -> Result<String, String> {
     run("tc", &arguments, "")
 }
 
-/// Runs a program to its end and gives what it printed.
+/// Runs a program to its end, [`PROGRAM_MAX`] at most, and gives what it printed.
 fn run(program: &str, arguments: &[&str], input: &str) -> Result<String, String> {
     let started = Command::new(program)
         .args(arguments)
@@ -247,17 +296,47 @@ fn run(program: &str, arguments: &[&str], input: &str) -> Result<String, String>
         }
         _ => format!("cannot start {program}: {error}"),
     })?;
+    let (printed, complaint) = (text_of(child.stdout.take()), text_of(child.stderr.take()));
     if let Some(mut stdin) = child.stdin.take() {
         // What it does not read, it complains about itself.
         let _ = stdin.write_all(input.as_bytes());
     }
-    let ended = child.wait_with_output().map_err(|error| format!("{program}: {error}"))?;
-    let complaint = String::from_utf8_lossy(&ended.stderr);
+    let words = arguments.join(" ");
+    let ended = wait(&mut child).map_err(|error| format!("{program} {words}: {error}"))?;
+    let text = |read: Receiver<Vec<u8>>| {
+        String::from_utf8_lossy(&read.recv_timeout(READ_MAX).unwrap_or_default()).into_owned()
+    };
+    let complaint = text(complaint);
     // `ss` reports a kernel that cannot kill and ends well nevertheless.
     let refused = program == "ss" && complaint.contains("not supported");
-    if !ended.status.success() || refused {
-        let words = arguments.join(" ");
-        return Err(format!("{program} {words}: {}: {}", ended.status, complaint.trim()));
+    if !ended.success() || refused {
+        return Err(format!("{program} {words}: {ended}: {}", complaint.trim()));
     }
-    Ok(String::from_utf8_lossy(&ended.stdout).into_owned())
+    Ok(text(printed))
+}
+
+/// Reads a pipe to its end, beside whoever waits for the program.
+fn text_of(pipe: Option<impl Read + Send + 'static>) -> Receiver<Vec<u8>> {
+    let (tell, read) = channel();
+    thread::spawn(move || {
+        let mut bytes = Vec::new();
+        if let Some(mut pipe) = pipe {
+            let _ = pipe.read_to_end(&mut bytes);
+        }
+        let _ = tell.send(bytes);
+    });
+    read
+}
+
+fn wait(child: &mut Child) -> Result<ExitStatus, String> {
+    let began = Instant::now();
+    while began.elapsed() < PROGRAM_MAX {
+        if let Some(status) = child.try_wait().map_err(|error| error.to_string())? {
+            return Ok(status);
+        }
+        thread::sleep(LOOK);
+    }
+    let _ = child.kill();
+    let _ = child.wait();
+    Err(format!("did not end in {} s and was killed", PROGRAM_MAX.as_secs()))
 }

@@ -51,8 +51,9 @@ pub(crate) trait Handler: 'static {
     /// A whole message came in.
     fn on_message(&mut self, place: Place, message: &Message<'_>, now: Instant);
 
-    /// A connection that was open is gone; nothing more comes from it.
-    fn on_closed(&mut self, place: Place, why: Closed, now: Instant);
+    /// A connection that was open is gone; nothing more comes from it. It was there until `ended` at
+    /// least: while nobody reads, nobody hears of its end.
+    fn on_closed(&mut self, place: Place, why: Closed, ended: Instant, now: Instant);
 
     /// A connection that was asked for does not come about.
     fn on_connect_failed(&mut self, _side: Side, _party: u32, _error: &io::Error, _now: Instant) {}

@@ -121,7 +121,7 @@ impl<H: Handler> Wire<H> {
         };
         self.with(|handler, now| {
             handler.out().close(conn);
-            handler.on_closed(place, why, now);
+            handler.on_closed(place, why, now, now);
         });
     }
 

@@ -196,7 +196,7 @@ impl<H: Handler> Wire<H> {
         self.with(|handler, now| {
             handler.out().close(id);
             if before == State::Open {
-                handler.on_closed(conn.place, why, now);
+                handler.on_closed(conn.place, why, conn.ended(why, now), now);
             }
         });
         if before == State::Opening && !conn.stalled && conn.dial.borrow().is_none() {

@@ -92,7 +92,6 @@ impl What {
     }
 
     /// It needs root, and runs in the kernel.
-    #[cfg(test)]
     pub(crate) fn is_of_the_kernel(&self) -> bool {
         matches!(self, Self::KernelDrop | Self::KernelKill | Self::KernelDelay { .. })
     }

@@ -64,7 +64,16 @@ fn part(
         let text = format!("`mix {}`: {text}", short(&line.name));
         Err(Troubles::only(file, line.line, text))
     };
-    match one(&line.name, extras, read)? {
+    // A part that cannot be read is named where it stands.
+    let at_its_line = |trouble: Trouble| match trouble.line == 0 && trouble.file == line.name {
+        true => {
+            let text = format!("`mix {}`: {}", short(&line.name), trouble.text);
+            Trouble { file: file.to_owned(), line: line.line, text }
+        }
+        false => trouble,
+    };
+    let one = one(&line.name, extras, read);
+    match one.map_err(|troubles| troubles.into_iter().map(at_its_line).collect::<Vec<_>>())? {
         (Text::Mix(..), _) => wrong("a mixture cannot be part of another"),
         (Text::Scenario(scenario), _) if !scenario.meets.is_empty() => {
             wrong("it has a `meet`, to which the calls of the other parts would never come")
@@ -82,12 +91,14 @@ fn one(
 ) -> Result<(Text, Vec<Trouble>), Vec<Trouble>> {
     let bytes = match builtin::text(name) {
         Some(text) => text.as_bytes().to_vec(),
-        None => read(name, SIPP_BYTES_MAX.max(TEXT_BYTES_MAX))
-            .map_err(|text| Troubles::only(name, 0, text))?,
+        None => read(name, SIPP_BYTES_MAX.max(TEXT_BYTES_MAX)).map_err(|text| {
+            let names: Vec<&str> = builtin::names().collect();
+            Troubles::only(name, 0, format!("{text}; built in are {}", names.join(", ")))
+        })?,
     };
     let mut fields = FieldFiles::new(read);
     for file in extras.fields {
-        fields.add(file).map_err(|text| Troubles::only(file, 0, text))?;
+        fields.add(file).map_err(|text| Troubles::only("--fields", 0, text))?;
     }
     if !is_xml(&bytes) {
         return text::parse(name, &bytes, fields);

@@ -43,9 +43,14 @@ pub(crate) struct Relay {
 
 impl Relay {
     pub(crate) fn start(script: Script) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let free = TcpListener::bind((Ipv4Addr::new(127, 20, 0, 1), 0)).unwrap();
         let callee_port = free.local_addr().unwrap().port();
+        Self::at("127.0.0.1:0".parse().unwrap(), callee_port, script)
+    }
+
+    /// One for callers at `address` and callees at a port that somebody else chose.
+    pub(crate) fn at(address: SocketAddr, callee_port: u16, script: Script) -> Self {
+        let listener = TcpListener::bind(address).unwrap();
         let address = listener.local_addr().unwrap();
         let (stop, (tell, waits)) = (Arc::new(AtomicBool::new(false)), channel());
         let flag = Arc::clone(&stop);
@@ -327,7 +332,7 @@ impl World {
     }
 }
 
-fn refusal(request: &str, status: &str) -> String {
+pub(crate) fn refusal(request: &str, status: &str) -> String {
     let mut text = format!("SIP/2.0 {status}\r\n");
     for name in ["Via", "From", "To", "Call-ID", "CSeq"] {
         text += &format!("{name}: {}\r\n", header(request, name));
@@ -345,13 +350,13 @@ fn bye(request: &str) -> String {
     )
 }
 
-fn header<'a>(text: &'a str, name: &str) -> &'a str {
+pub(crate) fn header<'a>(text: &'a str, name: &str) -> &'a str {
     let line =
         text.lines().find(|line| line.starts_with(name) && line[name.len()..].starts_with(':'));
     line.unwrap_or_else(|| panic!("no {name} in {text}"))[name.len() + 1..].trim()
 }
 
-fn branch(text: &str) -> &str {
+pub(crate) fn branch(text: &str) -> &str {
     let at = text.find("branch=").unwrap() + 7;
     text[at..].split([';', '\r', ',']).next().unwrap()
 }

@@ -42,14 +42,14 @@ fn dropped_packets_come_through_when_restored_and_neighbours_feel_nothing() {
     let (dropped, other) = (rig.listen(0, Transport::Tcp), rig.listen(1, Transport::Tcp));
     let (mut stream, mut neighbour) = (peer(dropped), peer(other));
     let reach = Reach::Listening(v4(dropped));
-    kernel.drop_packets(reach).unwrap();
+    kernel.drop_packets(&[reach]).unwrap();
     stream.write_all(&request("held")).unwrap();
     assert!(silent(&mut stream));
     let connected = TcpStream::connect_timeout(&dropped, Duration::from_millis(300));
     assert_eq!(connected.unwrap_err().kind(), ErrorKind::TimedOut);
     neighbour.write_all(&request("well")).unwrap();
     assert_eq!(read_answers(&mut neighbour, 1), 1);
-    kernel.restore(reach).unwrap();
+    kernel.restore(&[reach]).unwrap();
     assert_eq!(read_answers(&mut stream, 1), 1, "sent again by the kernel");
 }
 
@@ -65,7 +65,7 @@ fn packets_of_a_connecting_party_are_dropped_until_the_end() {
     });
     let (mut stream, _) = server.accept().unwrap();
     let conn = rig.opened().conn;
-    kernel.drop_packets(Reach::Connecting { from, to: v4(to) }).unwrap();
+    kernel.drop_packets(&[Reach::Connecting { from, to: v4(to) }]).unwrap();
     rig.say(conn, request("held"));
     assert!(silent(&mut stream));
     let table = kernel.table.clone();
@@ -135,11 +135,11 @@ fn addresses_of_others_are_never_touched() {
     let Some(mut kernel) = kernel() else { return };
     for outside in ["192.0.2.1:5060", "127.0.0.1:0"] {
         let reach = Reach::Listening(outside.parse().unwrap());
-        assert!(kernel.drop_packets(reach).is_err());
+        assert!(kernel.drop_packets(&[reach]).is_err());
         assert!(kernel.kill(reach).is_err());
         assert!(kernel.delay(reach, Duration::from_millis(1)).is_err());
     }
     let to = "192.0.2.1:5060".parse().unwrap();
     let reach = Reach::Connecting { from: address(), to };
-    assert!(kernel.drop_packets(reach).unwrap_err().starts_with("192.0.2.1 is outside"));
+    assert!(kernel.drop_packets(&[reach]).unwrap_err().starts_with("192.0.2.1 is outside"));
 }

@@ -53,7 +53,7 @@ impl Handler for Listener {
         let _ = self.events.send(Event::Message(place, text));
     }
 
-    fn on_closed(&mut self, place: Place, why: Closed, _now: Instant) {
+    fn on_closed(&mut self, place: Place, why: Closed, _ended: Instant, _now: Instant) {
         let _ = self.events.send(Event::Closed(place, why));
     }
 

@@ -59,7 +59,7 @@ fn mixture_of_what_cannot_be_mixed_is_refused_with_its_line() {
     refused("drill", "m.scenario:3: `mix drill`: it has a `meet`");
     refused("mixed", "m.scenario:3: `mix mixed`: a mixture cannot be part of another");
     refused("uas.xml", "m.scenario:3: `mix uas.xml`: it has no caller");
-    refused("gone", "gone: cannot read gone: no such file");
+    refused("gone", "m.scenario:3: `mix gone`: cannot read gone: no such file");
 }
 
 const UAC: &str = "<scenario><send><![CDATA[\nOPTIONS sip:a SIP/2.0\n]]></send>\
