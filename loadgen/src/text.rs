@@ -222,7 +222,8 @@ impl Request<'_> {
         Message {
             raw: out,
             start: message::Start::Request(method),
-            headers: &out[line..out.len() - self.body.len()],
+            // The empty line is not of them.
+            headers: &out[line..out.len() - self.body.len() - 2],
             body: &[],
             call_id: part(written.call_id),
             from: part(written.from),
