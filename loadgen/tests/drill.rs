@@ -88,7 +88,7 @@ fn reported_percentiles_are_those_of_the_delays_that_the_peer_injected() {
         let injected = waits[rank - 1].as_secs_f64() * 1000.0;
         let found = ran.number(&format!("/recovery/answered/{path}_ms"));
         // Three digits, the two loopback crossings, and a machine that does other things, too.
-        assert!((found - injected).abs() < 0.001 * injected + 12.0, "{path}: {found}, {injected}");
+        assert!((found - injected).abs() < 0.001 * injected + 25.0, "{path}: {found}, {injected}");
         let excess = ran.number(&format!("/recovery/excess/{path}_ms"));
         assert!((found - 200.0 - excess).abs() < 1.0, "{path}: {found}, {excess}");
     }
