@@ -1,6 +1,5 @@
 """Reads the results of benches/speed.
 
-rate FILE       calls a second of a run
 connects N      seconds that N connects to a listener take that only accepts and closes, on one core
 table DIR       the table of goals
 """
@@ -100,11 +99,16 @@ def table(folder):
         found = per_cpu(folder, name, request)
         if found:
             rows.append((title, goal, number(median(found)) + spread(found, number)))
-    for run in runs(folder, "half-rate"):
-        invite = run["response"]["invite"]["corrected"]
-        rate = run["done_per_second"]
-        title = f"p99 of a call set-up at half the maximum rate ({number(rate)} calls/s)"
-        rows.append((title, "1 ms", f"p50 {invite['p50_ms']:.2f}, p99 {invite['p99_ms']:.2f} ms"))
+    for rate in (1000, 2000, 4000, 8000):
+        for run in runs(folder, f"set-up-{rate}"):
+            invite = run["response"]["invite"]["corrected"]
+            busy = [cpu(run) / run["seconds"], run["generator"]["cpu_seconds"] / (run["seconds"] + run["parameters"]["warm_up_s"])]
+            title = f"p99 of a call set-up at {number(run['done_per_second'])} calls/s, open loop"
+            text = (
+                f"p50 {invite['p50_ms']:.2f}, p99 {invite['p99_ms']:.2f} ms; of their cores the server used "
+                f"{busy[0]:.0%}, the generator {busy[1]:.0%}"
+            )
+            rows.append((title, "1 ms at half the maximum", text))
     once, ten = runs(folder, "overload-1x"), runs(folder, "overload-10x")
     if once and ten:
         rates = [run[0]["done_per_second"] for run in (once, ten)]
@@ -149,8 +153,6 @@ def table(folder):
 
 if __name__ == "__main__":
     match sys.argv[1:]:
-        case ["rate", path]:
-            print(int(load(path)["done_per_second"]))
         case ["connects", total]:
             print(connects(int(total)))
         case ["table", folder]:
