@@ -14,6 +14,7 @@
 //!
 //! `tests/layers.rs` reads every `use` of the source against this rule.
 
+mod bucket;
 pub mod cti;
 pub mod key;
 pub mod network;

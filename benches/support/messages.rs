@@ -8,8 +8,23 @@ pub(crate) const SERVER: &str = "10.0.0.100:5060";
 /// The caller's device.
 pub(crate) const CALLER: &str = "10.0.0.1:5060";
 
+/// The offer of a re-INVITE.
+macro_rules! sdp {
+    () => {
+        "v=0\r\n\
+        o=- 3890123456 3890123457 IN IP4 203.0.113.17\r\n\
+        s=-\r\n\
+        c=IN IP4 203.0.113.17\r\n\
+        t=0 0\r\n\
+        m=audio 31004 RTP/AVP 8 101\r\n\
+        a=rtpmap:101 telephone-event/16000\r\n\
+        a=sendonly\r\n"
+    };
+}
+
 /// A re-INVITE of 692 bytes, as a B2BUA would send it on.
-pub(crate) const REINVITE: &str = "INVITE sip:+13125550100@203.0.113.17:5060;transport=tcp SIP/2.0\r\n\
+pub(crate) const REINVITE: &str = concat!(
+    "INVITE sip:+13125550100@203.0.113.17:5060;transport=tcp SIP/2.0\r\n\
     Via: SIP/2.0/TCP 198.51.100.20:5060;branch=z9hG4bKhf00020000a41f9c1e5fd07b3a2e44;rport\r\n\
     Max-Forwards: 70\r\n\
     From: <sip:+12125550142@edge1.example.net>;tag=hf00020000a41f9c1e5fd07b3a2e44\r\n\
@@ -21,15 +36,9 @@ pub(crate) const REINVITE: &str = "INVITE sip:+13125550100@203.0.113.17:5060;tra
     Session-Expires: 1800;refresher=uas\r\n\
     Content-Type: application/sdp\r\n\
     Content-Length: 164\r\n\
-    \r\n\
-    v=0\r\n\
-    o=- 3890123456 3890123457 IN IP4 203.0.113.17\r\n\
-    s=-\r\n\
-    c=IN IP4 203.0.113.17\r\n\
-    t=0 0\r\n\
-    m=audio 31004 RTP/AVP 8 101\r\n\
-    a=rtpmap:101 telephone-event/16000\r\n\
-    a=sendonly\r\n";
+    \r\n",
+    sdp!()
+);
 
 /// An INVITE of 1180 bytes, as a carrier's border element sends it.
 pub(crate) const INVITE: &str = "INVITE sip:+12125550142@edge1.carrier.example.net:5060;user=phone SIP/2.0\r\n\
@@ -66,14 +75,7 @@ pub(crate) const INVITE: &str = "INVITE sip:+12125550142@edge1.carrier.example.n
     a=rtcp:31005\r\n\
     a=sendrecv\r\n";
 
-const SDP: &str = "v=0\r\n\
-    o=- 3890123456 3890123457 IN IP4 203.0.113.17\r\n\
-    s=-\r\n\
-    c=IN IP4 203.0.113.17\r\n\
-    t=0 0\r\n\
-    m=audio 31004 RTP/AVP 8 101\r\n\
-    a=rtpmap:101 telephone-event/16000\r\n\
-    a=sendonly\r\n";
+const SDP: &str = sdp!();
 
 /// The number of the callee's device `n`.
 pub(crate) fn number(n: usize) -> String {

@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use foldhash::fast::{FixedState, RandomState};
 
+use crate::bucket::Bucket;
 use crate::options::Options;
 use crate::time::Instant;
 
@@ -87,22 +88,16 @@ fn source_of(address: IpAddr) -> IpAddr {
     }
 }
 
-/// Messages of one flow, at most so many a second: a bucket that leaks, and may be one second full.
+/// Messages of one flow, at most so many a second: a bucket that may be one second full.
 #[derive(Debug, Default)]
-pub(super) struct Rate {
-    /// When it will have leaked empty.
-    empty: Option<Instant>,
-}
+pub(super) struct Rate(Bucket);
 
 impl Rate {
     /// Takes `count` messages that were read at `now`, where `per_second` may be. How long to read nothing;
     /// zero while they are not too many.
     pub(super) fn take(&mut self, now: Instant, count: u32, per_second: u32) -> Duration {
-        let filled = Duration::from_secs(1) * count / per_second.max(1);
-        let from = self.empty.map_or(now, |empty| empty.max(now));
-        let empty = from + filled;
-        self.empty = Some(empty);
-        empty.since(now).saturating_sub(Duration::from_secs(1))
+        self.0.fill(now, Duration::from_secs(1) * count / per_second.max(1));
+        self.0.level(now).saturating_sub(Duration::from_secs(1))
     }
 }
 

@@ -5,6 +5,7 @@
 
 use std::time::Duration;
 
+use crate::bucket::Bucket;
 use crate::time::Instant;
 
 /// So much later than they might a second's calls may come all at once.
@@ -12,22 +13,18 @@ const DEPTH: Duration = Duration::from_millis(100);
 
 /// The bucket of a shard.
 #[derive(Debug, Default)]
-pub(super) struct Admission {
-    /// When it will have leaked empty.
-    empty: Option<Instant>,
-}
+pub(super) struct Admission(Bucket);
 
 impl Admission {
     /// True when one more call may begin at `now`, where `per_second` may; it is counted then. 0: as many as come.
     pub(super) fn admits(&mut self, now: Instant, per_second: u32) -> bool {
         if per_second == 0 {
-            self.empty = None;
+            self.0 = Bucket::default();
             return true;
         }
-        let from = self.empty.map_or(now, |empty| empty.max(now));
-        let admits = from.since(now) <= DEPTH;
+        let admits = self.0.level(now) <= DEPTH;
         if admits {
-            self.empty = Some(from + Duration::from_secs(1) / per_second);
+            self.0.fill(now, Duration::from_secs(1) / per_second);
         }
         admits
     }

@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use super::actions::{Actions, CloseReason, FlowError, Input, NewFlow, Stats};
 use super::admission::Admission;
-use super::agent::{Agent, RETRY_AFTER_SECS};
+use super::agent::{Agent, rest_of_unavailable};
 use super::counters::Counters;
 use super::flow::{Flow, Needed};
 use super::message::{FrameError, Head, HeadError, Method, Name, View, home, write};
@@ -152,7 +152,8 @@ impl Endpoint {
         if message.is_request() {
             self.look_for_alias(flow, message);
             if self.is_too_much(message) {
-                return self.refuse_call(flow, message);
+                // No transaction is made of it: the ACK finds nothing.
+                return self.stack.respond_once(flow, message, 503, rest_of_unavailable);
             }
             self.user.on_request(&mut self.stack, flow, message);
         } else {
@@ -165,17 +166,9 @@ impl Endpoint {
         let per_second = self.stack.options.limits.calls_per_second_max;
         per_second > 0
             && request.method() == Method::Invite
-            && request.to().is_some_and(|to| to.tag.is_none())
+            && request.is_outside_dialog()
             && !self.stack.has_received(request)
             && !self.admission.admits(self.stack.now, per_second)
-    }
-
-    /// 503 with Retry-After (RFC 3261 §21.5.4), and no transaction: the ACK finds nothing.
-    fn refuse_call(&mut self, flow: FlowId, invite: View<'_>) {
-        self.stack.respond_once(flow, invite, 503, |out| {
-            write::retry_after(out, RETRY_AFTER_SECS);
-            write::body(out, b"");
-        });
     }
 
     fn on_response(&mut self, flow: FlowId, response: View<'_>) {

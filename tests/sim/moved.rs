@@ -14,6 +14,7 @@ use crate::peer::Peer;
 use crate::scenarios::DELAY;
 use crate::script::{A, B, C, Script, reinvite};
 use crate::swarm::{SERVER, device, peer_addr};
+use crate::targets::b_is_set_aside;
 
 #[test]
 fn a_call_that_began_at_a_backup_fails_over_to_the_contact() {
@@ -80,16 +81,7 @@ fn a_call_whose_contact_is_a_name_follows_that_to_its_new_address_when_the_old_o
 
 #[test]
 fn a_target_that_rings_and_dies_does_not_keep_a_new_invite_from_the_one_set_aside() {
-    let mut s = Script::new().backup();
-    s.refuse(B);
-    s.at(0).a_calls("1001");
-    s.a_receives("100");
-    s.c_receives("INVITE");
-    s.c_answers(486);
-    s.c_receives("ACK");
-    s.a_receives("486");
-    s.a_acknowledges();
-    s.accept(B);
+    let mut s = b_is_set_aside();
     s.at(1000).a_calls("1001");
     s.a_receives("100");
     s.c_receives("INVITE");

@@ -182,6 +182,21 @@ fn new_invite_goes_to_the_next_target_when_the_first_refuses_the_connection() {
     s.until(5000).nothing_happens();
 }
 
+/// B could not be reached when A called; C was, and is busy. B is there again.
+pub(crate) fn b_is_set_aside() -> Script {
+    let mut s = Script::new().backup();
+    s.refuse(B);
+    s.at(0).a_calls("1001");
+    s.a_receives("100");
+    s.c_receives("INVITE");
+    s.c_answers(486);
+    s.c_receives("ACK");
+    s.a_receives("486");
+    s.a_acknowledges();
+    s.accept(B);
+    s
+}
+
 /// A calls, and C is asked at once. It is busy.
 fn next_call_goes_to_c(s: &mut Script) {
     let before = s.connections();
@@ -227,16 +242,7 @@ fn a_target_that_could_not_be_reached_is_tried_last_for_30_s() {
 
 #[test]
 fn a_target_that_was_set_aside_is_the_first_again_when_its_time_is_over() {
-    let mut s = Script::new().backup();
-    s.refuse(B);
-    s.at(0).a_calls("1001");
-    s.a_receives("100");
-    s.c_receives("INVITE");
-    s.c_answers(486);
-    s.c_receives("ACK");
-    s.a_receives("486");
-    s.a_acknowledges();
-    s.accept(B);
+    let mut s = b_is_set_aside();
     s.at(29_900);
     next_call_goes_to_c(&mut s);
     s.at(30_100).a_calls("1001");

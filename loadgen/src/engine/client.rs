@@ -169,10 +169,8 @@ impl Engine {
     fn write_request<'a>(&self, id: Id, draft: Draft<'_>, out: &'a mut Vec<u8>) -> Message<'a> {
         let agent = &self[id];
         let name = self.name(id);
-        // `c` or `d`, a name, a CSeq, and what ends it.
-        let mut branch = Vec::with_capacity(48);
-        branch.push(if id.side == Side::Caller { b'c' } else { b'd' });
-        name.write(&mut branch);
+        // The tag, a CSeq, and what ends it.
+        let mut branch = self.tag(id);
         branch.push(b'-');
         put_number(&mut branch, draft.cseq);
         branch.extend_from_slice(draft.branch_end.as_bytes());

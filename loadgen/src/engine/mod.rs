@@ -284,7 +284,8 @@ impl Engine {
     }
 
     fn tag(&self, id: Id) -> Vec<u8> {
-        let mut tag = Vec::with_capacity(32);
+        // Room for the rest of a branch, which begins with it.
+        let mut tag = Vec::with_capacity(48);
         tag.push(if id.side == Side::Caller { b'c' } else { b'd' });
         self.name(id).write(&mut tag);
         tag

@@ -99,11 +99,7 @@ pub(super) fn read(reader: &mut Reader<'_>, root: &DeTable<'_>, window: Duration
             names: Box::new(Names {
                 contact: name.map(Box::new),
                 outbound: proxy_name.map(Box::new),
-                backups: if backups.iter().any(|backup| backup.name().is_some()) {
-                    backups.clone()
-                } else {
-                    Vec::new()
-                },
+                backups: if has_name(&backups) { backups.clone() } else { Vec::new() },
             }),
             transport: transport(&address),
             backups: backups.iter().filter_map(Backup::address).collect(),
@@ -320,6 +316,10 @@ fn backups(reader: &mut Reader<'_>, table: &DeTable<'_>, device: Option<Transpor
     backups
 }
 
+fn has_name(backups: &[Backup]) -> bool {
+    backups.iter().any(|backup| backup.name().is_some())
+}
+
 /// A device has one name that its certificate must be for, so where a backup is reached over TLS by a name of its
 /// own, that name must be written.
 fn check_backup_names(
@@ -329,10 +329,7 @@ fn check_backup_names(
     device: Option<Transport>,
     tls_name: Option<&str>,
 ) {
-    if device == Some(Transport::Tls)
-        && tls_name.is_none()
-        && backups.iter().any(|backup| backup.name().is_some())
-    {
+    if device == Some(Transport::Tls) && tls_name.is_none() && has_name(backups) {
         let text = "contact-backup has a name over TLS; expected a tls-name, which the \
                     certificates of the device are for";
         reader.error(table.get("contact-backup"), text.to_owned());

@@ -364,7 +364,7 @@ pub(super) fn on_stray_answer(stack: &mut Stack, id: ClientId, flow: FlowId, res
     let mut ack = head_of(stack, b"ACK", cseq);
     sdp::write_quiet(&mut ack, invite.has_offer(), response);
     stack.acknowledge(id, flow, Rc::from(ack));
-    if invite.to().is_some_and(|to| to.tag.is_none()) {
+    if invite.is_outside_dialog() {
         let mut bye = head_of(stack, b"BYE", cseq + STRAY_BYE_STEP);
         write::body(&mut bye, b"");
         stack.out.send(flow, &bye);

@@ -37,7 +37,7 @@ const ALLOW: &[u8] =
     b"INVITE, ACK, BYE, CANCEL, OPTIONS, UPDATE, INFO, REFER, NOTIFY, MESSAGE, PRACK";
 
 /// What a caller is told to wait before it tries again while the server cannot take calls, seconds.
-pub(super) const RETRY_AFTER_SECS: u64 = 5;
+const RETRY_AFTER_SECS: u64 = 5;
 
 /// Calls of a shard and what is done with them.
 #[derive(Debug, Default)]
@@ -260,10 +260,13 @@ fn respond_allow(stack: &mut Stack, server: ServerId, status: u16) {
 
 /// Not now: 503 with Retry-After (RFC 3261 §21.5.4).
 fn respond_unavailable(stack: &mut Stack, server: ServerId) {
-    stack.respond_with(server, 503, write::reason_phrase(503).as_bytes(), |out| {
-        write::retry_after(out, RETRY_AFTER_SECS);
-        write::body(out, b"");
-    });
+    stack.respond_with(server, 503, write::reason_phrase(503).as_bytes(), rest_of_unavailable);
+}
+
+/// What follows the copied headers in that.
+pub(super) fn rest_of_unavailable(out: &mut Vec<u8>) {
+    write::retry_after(out, RETRY_AFTER_SECS);
+    write::body(out, b"");
 }
 
 /// Answers a request that gets no transaction.

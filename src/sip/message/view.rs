@@ -172,6 +172,11 @@ impl<'a> View<'a> {
         }
     }
 
+    /// True when To can be read and has no tag: the request belongs to no dialog yet (RFC 3261 §12.2).
+    pub fn is_outside_dialog(&self) -> bool {
+        self.to().is_some_and(|to| to.tag.is_none())
+    }
+
     /// The first Contact; `None` also for `*`.
     pub fn contact(&self) -> Option<NameAddr<'a>> {
         NameAddr::parse_first(self.first(Name::Contact)?)

@@ -148,5 +148,5 @@ fn write_record_route(out: &mut Vec<u8>, options: &Options, transport: Transport
 
 fn begins_dialog(request: View<'_>) -> bool {
     matches!(request.method(), Method::Invite | Method::Subscribe | Method::Refer)
-        && request.to().is_some_and(|to| to.tag.is_none())
+        && request.is_outside_dialog()
 }

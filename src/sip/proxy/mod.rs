@@ -107,8 +107,7 @@ impl Proxy {
         if request.first(Name::ProxyRequire).is_some() {
             return Err(420);
         }
-        let new = request.to().is_some_and(|to| to.tag.is_none());
-        if self.draining && new && request.method() == Method::Invite {
+        if self.draining && request.is_outside_dialog() && request.method() == Method::Invite {
             return Err(503);
         }
         Ok(Some(plan))

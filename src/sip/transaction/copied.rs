@@ -101,7 +101,7 @@ fn write_head(
 
 /// Appends the lines. A head has at most 16 KiB, to which a Via adds an address: offsets fit.
 fn copy(out: &mut Vec<u8>, request: View<'_>, peer: SocketAddr) -> Marks {
-    let wants_tag = request.to().is_some_and(|to| to.tag.is_none());
+    let wants_tag = request.is_outside_dialog();
     let mut marks = Marks {
         tag: None,
         routes: 0,
