@@ -29,7 +29,7 @@ const LAYERS: [(&str, &[&str]); 5] = [
 /// The modules of `sip` from the floor upwards: each may import those below it. On the floor they
 /// may import each other.
 const SIP: [&[&str]; 6] = [
-    &["actions", "admission", "counters", "flow", "message", "timer", "token", "wheel"],
+    &["actions", "admission", "counters", "flow", "kept", "message", "timer", "token", "wheel"],
     &["transaction"],
     &["dialog", "recovery"],
     &["session"],

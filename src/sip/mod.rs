@@ -10,6 +10,7 @@ pub mod counters;
 mod dialog;
 mod endpoint;
 mod flow;
+mod kept;
 pub mod message;
 mod proxy;
 pub mod recovery;

@@ -20,21 +20,21 @@ mod target;
 
 pub(super) use target::fitting;
 
-use std::rc::Rc;
 use std::time::Duration;
 
 pub(super) use outgoing::{Failed, Outgoing, Purpose, Sent};
 use target::{Tried, Way};
 
 use super::dialog::{Dialog, MAX_FORWARDS, RequestHead, write_via};
-use super::message::{Head, Method, Name, View, write};
+use super::kept::Kept;
+use super::message::{Method, Name, View, write};
 use super::recovery::{Cause, Decision, Phase, Recovery, decide};
 use super::timer::{T1, T1_64, T2, Timer};
 use super::token::Token;
 use super::transaction::{NewClient, Owner, Stack, write_cseq};
 use crate::cti::Outcome;
 use crate::key::{ClientId, FlowId, LegId, ServerId, TimerKey};
-use crate::options::{DeviceId, Options};
+use crate::options::DeviceId;
 use crate::target::{Target, Transport};
 use crate::time::Instant;
 
@@ -119,7 +119,7 @@ impl Leg {
         let cseq = self.dialog.next_cseq();
         let way = self.choose(stack);
         let (branch, bytes) = self.write(stack, request, cseq, way.transport, rest);
-        let (way, bytes, oversized) = way.fitting(bytes);
+        let (way, bytes, oversized) = way.fitting(stack, bytes);
         let flow = way.open(stack);
         stack.start(NewClient {
             branch,
@@ -129,7 +129,7 @@ impl Leg {
             flow,
             target: way.target,
             oversized,
-            request: &bytes,
+            request: bytes,
             timeout: T1_64,
         });
     }
@@ -156,14 +156,15 @@ impl Leg {
         let way = self.choose_for_invite(stack);
         let (branch, bytes) = self.write(stack, &request, cseq, way.transport, rest);
         if !stack.can_read(&bytes) {
+            stack.pool.give_back(bytes);
             return false;
         }
-        let client =
-            self.attempt(stack, id, way, Attempt { branch, cseq, bytes: &bytes, timeout: T1_64 });
+        let request = bytes.clone();
+        let client = self.attempt(stack, id, way, Attempt { branch, cseq, bytes, timeout: T1_64 });
         let state = Sent::Attempting(client);
         self.outgoing = Some(Outgoing {
             state,
-            request: bytes,
+            request,
             purpose: Purpose::Relay,
             initial: !self.confirmed,
             tried: Tried::default(),
@@ -258,18 +259,19 @@ impl Leg {
     /// The next attempt, with a new branch and the next CSeq, and the rest as it was.
     fn send_next(&mut self, stack: &mut Stack, id: LegId, deadline: Instant) {
         let Some(outgoing) = &self.outgoing else { return };
-        let request = Rc::clone(&outgoing.request);
+        let request = outgoing.request.clone();
         if outgoing.initial {
             self.dialog.forget_early();
         }
         let cseq = self.dialog.next_cseq();
         let branch = stack.next_branch();
         let way = self.choose_for_invite(stack);
-        let bytes = next_attempt(&request, branch, cseq, &stack.options, way.transport);
+        let bytes = next_attempt(stack, &request, branch, cseq, way.transport);
         let timeout = T1_64.min(deadline - stack.now);
-        let client = self.attempt(stack, id, way, Attempt { branch, cseq, bytes: &bytes, timeout });
+        let next = bytes.clone();
+        let client = self.attempt(stack, id, way, Attempt { branch, cseq, bytes, timeout });
         if let Some(outgoing) = &mut self.outgoing {
-            outgoing.request = bytes;
+            outgoing.request = next;
             outgoing.attempts += 1;
             stack.counters.attempts += u64::from(!outgoing.initial);
             outgoing.timer_b = stack.now + T1_64;
@@ -334,7 +336,8 @@ impl Leg {
         outcome: Option<Outcome>,
     ) -> Option<Outgoing> {
         self.stop_wait(stack);
-        let outgoing = self.outgoing.take()?;
+        let mut outgoing = self.outgoing.take()?;
+        stack.pool.give_back(std::mem::take(&mut outgoing.request));
         if let Some(recovery) = outgoing.recovery.filter(|_| outgoing.has_waited()) {
             let counted = &mut stack.counters.recoveries[recovery.cause as usize];
             match outcome {
@@ -360,7 +363,7 @@ impl Leg {
         let Some(cseq) = stack.client(client).map(|client| client.cseq) else { return };
         let branch = stack.token(u32::MAX);
         let flow = self.ack_flow(stack, flow);
-        let mut bytes = Vec::with_capacity(512);
+        let mut bytes = stack.take_buffer();
         self.dialog.write_request(
             &mut bytes,
             &RequestHead {
@@ -374,7 +377,8 @@ impl Leg {
             },
         );
         rest(&mut bytes);
-        stack.acknowledge(client, flow, Rc::from(bytes));
+        let ack = stack.keep(bytes);
+        stack.acknowledge(client, flow, ack);
     }
 
     /// A 2xx was sent: it is repeated until its ACK comes.
@@ -443,15 +447,9 @@ impl Leg {
         if stack.flows.get(flow).is_some() { flow } else { self.choose(stack).open(stack) }
     }
 
-    fn attempt(
-        &mut self,
-        stack: &mut Stack,
-        id: LegId,
-        way: Way,
-        attempt: Attempt<'_>,
-    ) -> ClientId {
+    fn attempt(&mut self, stack: &mut Stack, id: LegId, way: Way, attempt: Attempt) -> ClientId {
         let Attempt { branch, cseq, bytes, timeout } = attempt;
-        let (way, bytes, oversized) = way.fitting(Rc::clone(bytes));
+        let (way, bytes, oversized) = way.fitting(stack, bytes);
         let flow = way.open(stack);
         self.invite_cseq = Some(cseq);
         stack.start(NewClient {
@@ -462,7 +460,7 @@ impl Leg {
             flow,
             target: way.target,
             oversized,
-            request: &bytes,
+            request: bytes,
             timeout,
         })
     }
@@ -474,9 +472,9 @@ impl Leg {
         cseq: u32,
         transport: Transport,
         rest: impl FnOnce(&mut Vec<u8>),
-    ) -> (Token, Rc<[u8]>) {
+    ) -> (Token, Kept) {
         let branch = stack.next_branch();
-        let mut bytes = Vec::with_capacity(1024);
+        let mut bytes = stack.take_buffer();
         self.dialog.write_request(
             &mut bytes,
             &RequestHead {
@@ -490,15 +488,15 @@ impl Leg {
             },
         );
         rest(&mut bytes);
-        (branch, Rc::from(bytes))
+        (branch, stack.keep(bytes))
     }
 }
 
 /// One sending of an INVITE.
-struct Attempt<'a> {
+struct Attempt {
     branch: Token,
     cseq: u32,
-    bytes: &'a Rc<[u8]>,
+    bytes: Kept,
     /// Timer B.
     timeout: Duration,
 }
@@ -514,20 +512,21 @@ pub(super) struct NewRequest<'a> {
 
 /// The request again with another branch and CSeq; everything else as it was.
 fn next_attempt(
+    stack: &mut Stack,
     request: &[u8],
     branch: Token,
     cseq: u32,
-    options: &Options,
     transport: Transport,
-) -> Rc<[u8]> {
-    let mut head = Head::new();
-    let mut out = Vec::with_capacity(request.len() + 8);
+) -> Kept {
+    let mut head = stack.take_head();
+    let mut out = stack.take_buffer();
     if head.read(request).is_ok() {
         let view = View::new(request, &head);
+        let own = stack.options.sent_by(transport);
         write::request_line(&mut out, view.method_bytes(), view.request_uri());
         for header in view.headers() {
             match header.name {
-                Name::Via => write_via(&mut out, options.sent_by(transport), transport, branch),
+                Name::Via => write_via(&mut out, own, transport, branch),
                 Name::CSeq => write_cseq(&mut out, cseq, view.method_bytes()),
                 Name::ContentLength => {}
                 _ => write::line(&mut out, header.line),
@@ -535,5 +534,6 @@ fn next_attempt(
         }
         write::body(&mut out, view.body());
     }
-    Rc::from(out)
+    stack.put_head(head);
+    stack.keep(out)
 }

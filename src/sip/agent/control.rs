@@ -9,8 +9,6 @@
 //! Neither needs a session description that the server would have to keep. Both are re-INVITEs like
 //! any other: when one fails in transport it is sent again ([`recovery`](crate::sip::recovery)).
 
-use std::rc::Rc;
-
 use super::release::{End, Goodbye};
 use super::{Agent, Call, Ended, Sent, events, sdp};
 use crate::cti::{Content, ErrorCode, Request, What};
@@ -77,7 +75,7 @@ impl Agent {
         stack: &mut Stack,
         id: LegId,
         purpose: Purpose,
-        request: &Rc<[u8]>,
+        request: &[u8],
     ) {
         let Some(call) = self.calls.get_mut(id.call) else { return };
         if let Purpose::Rejoin { .. } = purpose {

@@ -1,7 +1,5 @@
 //! INVITEs inside a call: answers to ours, re-INVITEs of the peers, ACK and CANCEL.
 
-use std::rc::Rc;
-
 use super::control::fail_control;
 use super::relay::pass_response;
 use super::{
@@ -289,7 +287,7 @@ impl Agent {
         let established = call.is_established();
         let control = call.leg(id.side).outgoing.as_ref().and_then(|outgoing| {
             let asked = outgoing.purpose != Purpose::Relay;
-            asked.then(|| (outgoing.purpose, Rc::clone(&outgoing.request)))
+            asked.then(|| (outgoing.purpose, outgoing.request.clone()))
         });
         if let Some((purpose, request)) = &control
             && !matches!(status, 408 | 481)
@@ -332,9 +330,9 @@ pub(super) fn on_stray_answer(stack: &mut Stack, id: ClientId, flow: FlowId, res
         return;
     }
     let Some(client) = stack.client(id) else { return };
-    let (request, cseq) = (Rc::clone(&client.request), client.cseq);
+    let (request, cseq) = (client.request.clone(), client.cseq);
     let tag = response.to().and_then(|to| to.tag).unwrap_or_default();
-    let known = client.acks.iter().find(|ack| ack_tag(ack).unwrap_or_default() == tag).cloned();
+    let known = client.acks().find(|ack| ack_tag(ack).unwrap_or_default() == tag).cloned();
     if let Some(ack) = known {
         return stack.acknowledge(id, flow, ack);
     }
@@ -363,7 +361,8 @@ pub(super) fn on_stray_answer(stack: &mut Stack, id: ClientId, flow: FlowId, res
     };
     let mut ack = head_of(stack, b"ACK", cseq);
     sdp::write_quiet(&mut ack, invite.has_offer(), response);
-    stack.acknowledge(id, flow, Rc::from(ack));
+    let ack = stack.pool.keep(&ack);
+    stack.acknowledge(id, flow, ack);
     if invite.is_outside_dialog() {
         let mut bye = head_of(stack, b"BYE", cseq + STRAY_BYE_STEP);
         write::body(&mut bye, b"");

@@ -2,7 +2,6 @@
 //!
 //! The decisions are [`recovery`](crate::sip::recovery)'s and the leg's; here they are carried out.
 
-use std::rc::Rc;
 use std::time::Duration;
 
 use super::invite::on_stray_answer;
@@ -171,7 +170,7 @@ impl Agent {
     fn end_invite(&mut self, stack: &mut Stack, id: LegId, status: u16, ended: Ended) {
         let Some(call) = self.calls.get_mut(id.call) else { return };
         let Some(outgoing) = &call.leg(id.side).outgoing else { return };
-        let (purpose, request) = (outgoing.purpose, Rc::clone(&outgoing.request));
+        let (purpose, request) = (outgoing.purpose, outgoing.request.clone());
         events::end_outgoing(stack, call, id, ended);
         if purpose == Purpose::Relay {
             self.fail_incoming(stack, id.other(), status);

@@ -1,7 +1,6 @@
 //! What is written: a forwarded request, and a response on its way back (RFC 3261 §16.6, §16.7).
 
 use std::net::SocketAddr;
-use std::rc::Rc;
 
 use super::route::{Plan, loop_hash, names_us};
 use crate::options::Options;
@@ -26,25 +25,29 @@ pub(super) struct Forward<'a> {
 
 /// A request as it goes on: our Via, a hop less, the routes that are left, and for a request that may begin a
 /// dialog our Record-Route; everything else as it came.
-pub(super) fn request(options: &Options, request: View<'_>, forward: &Forward<'_>) -> Rc<[u8]> {
+pub(super) fn request(
+    out: &mut Vec<u8>,
+    options: &Options,
+    request: View<'_>,
+    forward: &Forward<'_>,
+) {
     let Forward { plan, branch, transport, peer } = forward;
-    let mut out = Vec::with_capacity(request.bytes().len() + 256);
-    write::request_line(&mut out, request.method_bytes(), plan.uri);
-    write_own_via(&mut out, options, *transport, *branch, loop_hash(request));
+    write::request_line(out, request.method_bytes(), plan.uri);
+    write_own_via(out, options, *transport, *branch, loop_hash(request));
     out.extend_from_slice(b"Max-Forwards: ");
-    write::number(&mut out, u64::from(hops_left(request).saturating_sub(1)));
+    write::number(out, u64::from(hops_left(request).saturating_sub(1)));
     out.extend_from_slice(b"\r\n");
     if begins_dialog(request) {
         let here = peer.map_or(*transport, |(_, transport)| transport);
         let secure = is_secure(request.request_uri());
         // The side that the answer comes from first (RFC 5658 §4).
-        write_record_route(&mut out, options, *transport, secure);
+        write_record_route(out, options, *transport, secure);
         if here != *transport {
-            write_record_route(&mut out, options, here, secure);
+            write_record_route(out, options, here, secure);
         }
     }
     for route in &plan.routes {
-        write::header(&mut out, "Route", route);
+        write::header(out, "Route", route);
     }
     if let Some(uri) = plan.last_route {
         out.extend_from_slice(b"Route: <");
@@ -55,54 +58,54 @@ pub(super) fn request(options: &Options, request: View<'_>, forward: &Forward<'_
     for header in request.headers() {
         match (header.name, peer) {
             (Name::Via, Some((peer, _))) if std::mem::take(&mut top) => {
-                write_top_via(&mut out, request, &header, *peer);
+                write_top_via(out, request, &header, *peer);
             }
             (Name::Route | Name::MaxForwards | Name::ContentLength, _) => {}
-            _ => write::line(&mut out, header.line),
+            _ => write::line(out, header.line),
         }
     }
-    write::body(&mut out, request.body());
-    Rc::from(out)
+    write::body(out, request.body());
 }
 
-/// A request that was forwarded, for another target: another branch, the rest as it was.
+/// A request that was forwarded, for another target: another branch, the rest as it was. False when it cannot be
+/// read.
 pub(super) fn again(
+    out: &mut Vec<u8>,
     options: &Options,
     forwarded: &[u8],
     branch: Token,
     transport: Transport,
-) -> Option<Rc<[u8]>> {
+) -> bool {
     let mut head = Head::new();
-    head.read(forwarded).ok()?;
+    if head.read(forwarded).is_err() {
+        return false;
+    }
     let request = View::new(forwarded, &head);
     let said = request.via().and_then(|via| loop_of(&via));
-    let mut out = Vec::with_capacity(forwarded.len() + 8);
-    write::request_line(&mut out, request.method_bytes(), request.request_uri());
-    write_own_via(&mut out, options, transport, branch, said.unwrap_or(0));
+    write::request_line(out, request.method_bytes(), request.request_uri());
+    write_own_via(out, options, transport, branch, said.unwrap_or(0));
     // Ours is the first header.
     for header in request.headers().skip(1) {
-        write::line(&mut out, header.line);
+        write::line(out, header.line);
     }
     out.extend_from_slice(b"\r\n");
     out.extend_from_slice(request.body());
-    Some(Rc::from(out))
+    true
 }
 
 /// A response without our Via (RFC 3261 §16.7 step 3).
-pub(super) fn response(response: View<'_>) -> Vec<u8> {
-    let mut out = Vec::with_capacity(response.bytes().len());
-    write::status_line(&mut out, response.status(), response.reason());
+pub(super) fn response(out: &mut Vec<u8>, response: View<'_>) {
+    write::status_line(out, response.status(), response.reason());
     for via in response.values(Name::Via).skip(1) {
-        write::header(&mut out, "Via", via);
+        write::header(out, "Via", via);
     }
     for header in response.headers() {
         match header.name {
             Name::Via | Name::ContentLength => {}
-            _ => write::line(&mut out, header.line),
+            _ => write::line(out, header.line),
         }
     }
-    write::body(&mut out, response.body());
-    out
+    write::body(out, response.body());
 }
 
 /// True when the request was here before, and nothing that matters has changed (RFC 3261 §16.3 step 4).

@@ -17,10 +17,9 @@ mod forward;
 mod probe;
 mod route;
 
-use std::rc::Rc;
-
 use self::probe::Members;
 use self::route::{Hop, Plan};
+use super::kept::Kept;
 use super::message::{Method, Name, View, write};
 use super::recovery::TRANSPORT_ERROR;
 use super::session::fitting;
@@ -128,12 +127,16 @@ impl Proxy {
             transport: target.transport,
             peer: stack.server(server).map(|server| (server.peer, server.transport)),
         };
-        let bytes = forward::request(&stack.options, request, &head);
-        if !stack.can_read(&bytes) {
+        let mut bytes = stack.take_buffer();
+        forward::request(&mut bytes, &stack.options, request, &head);
+        let fits = stack.can_read(&bytes);
+        let bytes = stack.keep(bytes);
+        if !fits {
+            stack.pool.give_back(bytes);
             return stack.respond(server, 513);
         }
         let cseq = request.cseq().map_or(0, |(number, _)| number);
-        send(stack, forwarded, target, request.method(), cseq, branch, &bytes);
+        send(stack, forwarded, target, request.method(), cseq, branch, bytes);
     }
 
     /// The target of a request that was sent nowhere yet; with its pair, and what of that is tried then.
@@ -165,9 +168,9 @@ impl Proxy {
             transport: target.transport,
             peer: Some((peer, transport)),
         };
-        let bytes = forward::request(&stack.options, ack, &head);
         let flow = stack.outbound(target);
-        stack.out.send(flow, &bytes);
+        let (out, options) = (&mut stack.out, &stack.options);
+        out.send_with(flow, |out| forward::request(out, options, ack, &head));
     }
 
     /// A request that was forwarded has something to tell; `response` is there when it was answered.
@@ -218,7 +221,8 @@ impl Proxy {
         if unavailable && self.try_next(stack, told, forwarded) {
             return;
         }
-        let bytes = forward::response(response);
+        let mut bytes = stack.take_buffer();
+        forward::response(&mut bytes, response);
         let passed =
             !late && stack.forward_response(forwarded.from, response.method(), status, &bytes);
         // Whoever asked was told 503, or has the answer of another target. A 2xx must reach who can acknowledge
@@ -226,6 +230,7 @@ impl Proxy {
         if accepted && !passed {
             stack.send_back(told.client, &bytes);
         }
+        stack.put_buffer(bytes);
     }
 
     fn on_failed(&mut self, stack: &mut Stack, told: Told, forwarded: Forwarded) {
@@ -244,14 +249,18 @@ impl Proxy {
             return false;
         };
         let next = Forwarded { tried, ..forwarded };
-        let Some(request) = stack.client(told.client).map(|it| Rc::clone(&it.request)) else {
+        let Some(request) = stack.client(told.client).map(|it| it.request.clone()) else {
             return false;
         };
         let branch = stack.next_branch();
-        let again = forward::again(&stack.options, &request, branch, target.transport);
-        let Some(bytes) = again else { return false };
-        send(stack, next, target, told.method, told.cseq, branch, &bytes);
-        true
+        let mut bytes = stack.take_buffer();
+        let again = forward::again(&mut bytes, &stack.options, &request, branch, target.transport);
+        let bytes = stack.keep(bytes);
+        match again {
+            true => send(stack, next, target, told.method, told.cseq, branch, bytes),
+            false => stack.pool.give_back(bytes),
+        }
+        again
     }
 }
 
@@ -262,12 +271,13 @@ fn send(
     method: Method,
     cseq: u32,
     branch: Token,
-    bytes: &Rc<[u8]>,
+    bytes: Kept,
 ) {
     if !stack.has_room_for_client() {
+        stack.pool.give_back(bytes);
         return stack.respond(forwarded.from, 503);
     }
-    let (target, bytes, oversized) = fitting(target, Rc::clone(bytes));
+    let (target, bytes, oversized) = fitting(stack, target, bytes);
     let flow = stack.outbound(target);
     let client = stack.start(NewClient {
         branch,
@@ -277,7 +287,7 @@ fn send(
         flow,
         target,
         oversized,
-        request: &bytes,
+        request: bytes,
         timeout: T1_64,
     });
     stack.set_forwarded(forwarded.from, client);

@@ -7,7 +7,6 @@
 //!      └────────────────────────┴───────────────────────────────────────────────────────┘
 //! ```
 
-use std::rc::Rc;
 use std::time::Duration;
 
 use crate::key::TimerKey;
@@ -126,6 +125,7 @@ fn ask(stack: &mut Stack, place: u16, target: Target, patience: Duration) {
     write::header(&mut out, "CSeq", b"1 OPTIONS");
     write::body(&mut out, b"");
     let flow = stack.outbound(target);
+    let request = stack.pool.keep(&out);
     stack.start(NewClient {
         branch,
         method: Method::Options,
@@ -134,7 +134,7 @@ fn ask(stack: &mut Stack, place: u16, target: Target, patience: Duration) {
         flow,
         target,
         oversized: false,
-        request: &Rc::from(out),
+        request,
         timeout: patience,
     });
 }

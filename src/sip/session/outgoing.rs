@@ -1,9 +1,8 @@
 //! An INVITE of ours on a leg: its attempts, and why it was sent.
 
-use std::rc::Rc;
-
 use super::target::Tried;
 use crate::key::{ClientId, FlowId, LegId};
+use crate::sip::kept::Kept;
 use crate::sip::recovery::Recovery;
 use crate::sip::transaction::Stack;
 use crate::time::Instant;
@@ -13,7 +12,7 @@ use crate::time::Instant;
 pub(in crate::sip) struct Outgoing {
     pub(in crate::sip) state: Sent,
     /// The last attempt's bytes: the next one differs in branch and CSeq only.
-    pub(in crate::sip) request: Rc<[u8]>,
+    pub(in crate::sip) request: Kept,
     /// Why it was sent.
     pub(in crate::sip) purpose: Purpose,
     /// CSeq of the first attempt: a late answer to an older one is of an operation long over.

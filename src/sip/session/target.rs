@@ -21,12 +21,11 @@
 //! Over UDP the target is where its Contact or Route says. A request that is too large for a datagram
 //! goes over TCP to the same address (RFC 3261 §18.1.1).
 
-use std::rc::Rc;
-
 use super::Leg;
 use crate::key::FlowId;
 use crate::options::{CONTACT_BACKUPS_MAX, DeviceKind, NAME_TARGETS_MAX, Options};
 use crate::sip::flow::Direction;
+use crate::sip::kept::Kept;
 use crate::sip::message::write;
 use crate::sip::recovery::Cause;
 use crate::sip::transaction::Stack;
@@ -38,12 +37,18 @@ const DATAGRAM_BYTES_MAX: usize = 1300;
 
 /// A target for a request of this size, the request with the Via for it, and true when it goes over TCP for
 /// its size alone.
-pub(in crate::sip) fn fitting(target: Target, request: Rc<[u8]>) -> (Target, Rc<[u8]>, bool) {
+pub(in crate::sip) fn fitting(
+    stack: &mut Stack,
+    target: Target,
+    mut request: Kept,
+) -> (Target, Kept, bool) {
     if !target.transport.is_unreliable() || request.len() <= DATAGRAM_BYTES_MAX {
         return (target, request, false);
     }
     let transport = Transport::Tcp;
-    (Target { transport, ..target }, write::with_via_transport(&request, transport), true)
+    let bytes = write::with_via_transport(&request, transport);
+    stack.pool.replace(&mut request, &bytes);
+    (Target { transport, ..target }, request, true)
 }
 
 /// How the next request of a leg goes out.
@@ -63,9 +68,9 @@ impl Way {
     }
 
     /// The same for a request of this size: see [`fitting`].
-    pub(super) fn fitting(self, request: Rc<[u8]>) -> (Self, Rc<[u8]>, bool) {
+    pub(super) fn fitting(self, stack: &mut Stack, request: Kept) -> (Self, Kept, bool) {
         let here = Target { transport: self.transport, ..self.target };
-        match fitting(here, request) {
+        match fitting(stack, here, request) {
             (target, request, true) => {
                 (Self { flow: None, transport: target.transport, target }, request, true)
             }

@@ -1,6 +1,5 @@
 //! Client transactions: requests that were sent, and who is told what becomes of them.
 
-use std::rc::Rc;
 use std::time::Duration;
 
 use super::invite_client::{self, Effect, Event};
@@ -10,6 +9,7 @@ use super::{CLIENTS_MAX, Stack, request_client};
 use crate::key::{ClientId, FlowId, TimerKey};
 use crate::sip::actions::FlowError;
 use crate::sip::counters::End;
+use crate::sip::kept::Kept;
 use crate::sip::message::{HEADERS_MAX, Head, Method, Name, START_LINE_BYTES_MAX, View, write};
 use crate::sip::timer::{self, T1, T1_64, T4, Timer};
 use crate::sip::token::Token;
@@ -22,9 +22,11 @@ pub(in crate::sip) struct Client {
     pub(in crate::sip) cseq: u32,
     pub(in crate::sip) owner: Owner,
     /// The bytes sent, kept once for every use: retransmission, ACK, CANCEL, the next attempt.
-    pub(in crate::sip) request: Rc<[u8]>,
-    /// The ACK of the 2xx, sent again when the 2xx is; one for each fork that answered.
-    pub(in crate::sip) acks: Vec<Rc<[u8]>>,
+    pub(in crate::sip) request: Kept,
+    /// The ACK of the 2xx, sent again when the 2xx is; empty: none yet.
+    ack: Kept,
+    /// Those of further forks that answered.
+    fork_acks: Box<[Kept]>,
     method: Method,
     cookie: u64,
     pub(super) flow: FlowId,
@@ -68,6 +70,11 @@ impl Client {
         Told { client, method: self.method, cseq: self.cseq, owner: self.owner, verdict }
     }
 
+    /// The ACKs that were sent, one for each fork that answered 2xx.
+    pub(in crate::sip) fn acks(&self) -> impl Iterator<Item = &Kept> {
+        std::iter::once(&self.ack).filter(|ack| !ack.is_empty()).chain(&self.fork_acks)
+    }
+
     /// True until a final response comes or it is given up.
     fn is_pending(&self) -> bool {
         use {invite_client::State as Invite, request_client::State as Request};
@@ -100,7 +107,7 @@ impl Stack {
     }
 
     /// Sends a request and waits for its answer.
-    pub(in crate::sip) fn start(&mut self, new: NewClient<'_>) -> ClientId {
+    pub(in crate::sip) fn start(&mut self, new: NewClient) -> ClientId {
         let state = match new.method {
             Method::Invite => State::Invite(invite_client::State::Calling),
             _ => State::Request(request_client::State::Trying),
@@ -109,8 +116,9 @@ impl Stack {
             state,
             cseq: new.cseq,
             owner: new.owner,
-            request: Rc::clone(new.request),
-            acks: Vec::new(),
+            request: new.request,
+            ack: Kept::default(),
+            fork_acks: Box::default(),
             method: new.method,
             cookie: new.branch.cookie,
             flow: new.flow,
@@ -130,7 +138,7 @@ impl Stack {
         };
         self.set_client_timer(id, new.timeout, timer);
         self.wait_on(id, new.flow);
-        self.out.send(new.flow, new.request);
+        self.send_same(id);
         self.repeat_if_unreliable(id);
         id
     }
@@ -141,13 +149,17 @@ impl Stack {
     }
 
     /// Keeps the ACK of a 2xx for as long as the 2xx may be repeated, and sends it.
-    pub(in crate::sip) fn acknowledge(&mut self, id: ClientId, flow: FlowId, ack: Rc<[u8]>) {
+    pub(in crate::sip) fn acknowledge(&mut self, id: ClientId, flow: FlowId, ack: Kept) {
         self.out.send(flow, &ack);
-        if let Some(client) = self.clients.get_mut(id)
-            && client.acks.len() < FORKS_MAX
-            && !client.acks.contains(&ack)
-        {
-            client.acks.push(ack);
+        match self.clients.get_mut(id) {
+            Some(client) if client.ack.is_empty() => client.ack = ack,
+            Some(client)
+                if client.acks().count() < FORKS_MAX && !client.acks().any(|it| *it == ack) =>
+            {
+                let forks = std::mem::take(&mut client.fork_acks);
+                client.fork_acks = forks.into_iter().chain([ack]).collect();
+            }
+            Some(_) | None => self.pool.give_back(ack),
         }
     }
 
@@ -468,7 +480,8 @@ impl Stack {
     fn send_as_datagram(&mut self, id: ClientId) {
         let Some(client) = self.clients.get_mut(id) else { return };
         client.target.transport = Transport::Udp;
-        client.request = write::with_via_transport(&client.request, Transport::Udp);
+        let request = write::with_via_transport(&client.request, Transport::Udp);
+        self.pool.replace(&mut client.request, &request);
         self.send_to_target(id);
         self.repeat_if_unreliable(id);
     }
@@ -476,13 +489,13 @@ impl Stack {
     /// The request over the flow to its target, which it waits on from now on.
     fn send_to_target(&mut self, id: ClientId) {
         let Some(client) = self.clients.get(id) else { return };
-        let (target, request) = (client.target, Rc::clone(&client.request));
+        let target = client.target;
         let flow = self.outbound(target);
         if let Some(client) = self.clients.get_mut(id) {
             client.flow = flow;
         }
         self.wait_on(id, flow);
-        self.out.send(flow, &request);
+        self.send_same(id);
     }
 
     fn wait_on(&mut self, id: ClientId, flow: FlowId) {
@@ -510,10 +523,12 @@ impl Stack {
     pub(in crate::sip) fn end_client(&mut self, id: ClientId) {
         self.stop_repeating(id);
         self.stop_waiting(id);
-        if let Some(client) = self.clients.remove(id)
-            && let Some(timer) = client.timer
-        {
+        let Some(client) = self.clients.remove(id) else { return };
+        if let Some(timer) = client.timer {
             self.wheel.cancel(timer);
+        }
+        for kept in [client.request, client.ack].into_iter().chain(client.fork_acks) {
+            self.pool.give_back(kept);
         }
     }
 
@@ -529,13 +544,13 @@ impl Stack {
     fn acknowledge_failure(&mut self, id: ClientId, flow: FlowId, response: View<'_>) {
         let Some(client) = self.clients.get(id) else { return };
         let to = response.first(Name::To).unwrap_or_default();
-        let request = Rc::clone(&client.request);
+        let request = client.request.clone();
         self.send_derived(flow, &request, b"ACK", Some(to));
     }
 
     pub(super) fn send_cancel(&mut self, id: ClientId) {
         let Some(client) = self.clients.get(id) else { return };
-        let (flow, request) = (client.flow, Rc::clone(&client.request));
+        let (flow, request) = (client.flow, client.request.clone());
         self.send_derived(flow, &request, b"CANCEL", None);
     }
 

@@ -1,7 +1,9 @@
 //! What a response copies from its request (RFC 3261 §8.2.6.2): taken once, when the request comes.
 
+use std::io::Write;
 use std::net::SocketAddr;
 
+use crate::sip::kept::{Kept, Pool};
 use crate::sip::message::{Header, Method, Name, View, is_secure, write};
 use crate::sip::token::Token;
 
@@ -9,7 +11,7 @@ use crate::sip::token::Token;
 #[derive(Debug, Default)]
 pub(super) struct Copied {
     /// Via, From, To, Call-ID and CSeq, then Record-Route.
-    lines: Box<[u8]>,
+    lines: Kept,
     marks: Marks,
 }
 
@@ -26,10 +28,20 @@ struct Marks {
 
 impl Copied {
     /// What responses to `request`, which came from `peer`, are to have. `scratch` is overwritten.
-    pub(super) fn new(request: View<'_>, peer: SocketAddr, scratch: &mut Vec<u8>) -> Self {
+    pub(super) fn new(
+        request: View<'_>,
+        peer: SocketAddr,
+        scratch: &mut Vec<u8>,
+        pool: &mut Pool,
+    ) -> Self {
         scratch.clear();
         let marks = copy(scratch, request, peer);
-        Self { lines: Box::from(&scratch[..]), marks }
+        Self { lines: pool.keep(scratch), marks }
+    }
+
+    /// Nothing is copied any more.
+    pub(super) fn give_back(&mut self, pool: &mut Pool) {
+        pool.give_back(std::mem::take(self).lines);
     }
 
     /// True when the request is to have no response any more.
@@ -158,7 +170,8 @@ pub(in crate::sip) fn write_top_via(
         }
         None => out.extend_from_slice(via.value),
     }
-    out.extend_from_slice(format!(";received={}", peer.ip()).as_bytes());
+    // Writing to a vector does not fail.
+    let _ = write!(out, ";received={}", peer.ip());
     out.extend_from_slice(rest);
     out.extend_from_slice(b"\r\n");
 }

@@ -35,6 +35,7 @@ pub(super) use told::{Forwarded, Lost, NewClient, Owner, Told, Verdict};
 use super::actions::{Actions, CloseReason, FlowError, Stats};
 use super::counters::Counters;
 use super::flow::{DATAGRAM_IDLE, Flows, Needed};
+use super::kept::{Kept, Pool};
 use super::message::{Head, PING};
 use super::timer::Timer;
 use super::token::Token;
@@ -76,6 +77,8 @@ pub(super) struct Stack {
     stored: Head,
     /// The message that is being written.
     buffer: Vec<u8>,
+    /// What transactions keep of messages.
+    pub(super) pool: Pool,
 }
 
 impl Stack {
@@ -102,6 +105,7 @@ impl Stack {
             rng,
             stored: Head::new(),
             buffer: Vec::new(),
+            pool: Pool::default(),
         }
     }
 
@@ -113,6 +117,35 @@ impl Stack {
     /// A local tag for what is at `index` of the owner's slab.
     pub(super) fn token(&mut self, index: u32) -> Token {
         Token { shard: self.shard, index, cookie: self.random() }
+    }
+
+    /// A table to read a stored message with; [`put_head`](Self::put_head) takes it back.
+    pub(super) fn take_head(&mut self) -> Head {
+        std::mem::take(&mut self.stored)
+    }
+
+    /// Takes the table back.
+    pub(super) fn put_head(&mut self, head: Head) {
+        self.stored = head;
+    }
+
+    /// An empty buffer to write a message in; [`keep`](Self::keep) or [`put_buffer`](Self::put_buffer) takes it back.
+    pub(super) fn take_buffer(&mut self) -> Vec<u8> {
+        let mut buffer = std::mem::take(&mut self.buffer);
+        buffer.clear();
+        buffer
+    }
+
+    /// Takes the buffer back.
+    pub(super) fn put_buffer(&mut self, buffer: Vec<u8>) {
+        self.buffer = buffer;
+    }
+
+    /// Keeps what was written, and takes the buffer back.
+    pub(super) fn keep(&mut self, buffer: Vec<u8>) -> Kept {
+        let kept = self.pool.keep(&buffer);
+        self.buffer = buffer;
+        kept
     }
 
     /// The flow to `target`: the open or opening one, else a new one is asked for.

@@ -9,7 +9,6 @@
 //!
 //! What goes out again are the same bytes, always. Over TCP none of this exists.
 
-use std::rc::Rc;
 use std::time::Duration;
 
 use super::client::State as ClientState;
@@ -102,10 +101,9 @@ impl Stack {
         Some((client.state, repeat.interval))
     }
 
-    fn send_same(&mut self, id: ClientId) {
+    pub(super) fn send_same(&mut self, id: ClientId) {
         if let Some(client) = self.clients.get(id) {
-            let (flow, request) = (client.flow, Rc::clone(&client.request));
-            self.out.send(flow, &request);
+            self.out.send(client.flow, &client.request);
         }
     }
 

@@ -2,7 +2,6 @@
 
 use std::hash::{BuildHasher, Hash, Hasher};
 use std::net::SocketAddr;
-use std::rc::Rc;
 use std::time::Duration;
 
 use super::copied::{self, Copied};
@@ -11,6 +10,7 @@ use super::repeat::Repeat;
 use super::{SERVERS_MAX, Stack, request_server};
 use crate::key::{ClientId, FlowId, RETAINED_SLOTS, ServerId, TimerKey};
 use crate::sip::counters::End;
+use crate::sip::kept::Kept;
 use crate::sip::message::{Method, Name, Via, View, write};
 use crate::sip::timer::{T1_64, T4, Timer};
 use crate::sip::token::Token;
@@ -32,8 +32,8 @@ pub(in crate::sip) struct Server {
     /// The peer's port for responses when the flow is gone (RFC 3261 §18.2.2).
     reply_port: u16,
     branch: u64,
-    /// The last response to an INVITE, and over UDP to any request.
-    response: Option<Rc<[u8]>>,
+    /// The last response to an INVITE, and over UDP to any request; empty: none.
+    response: Kept,
     timer: Option<TimerKey>,
     /// Timer G.
     pub(super) repeat: Option<Box<Repeat>>,
@@ -102,7 +102,7 @@ impl Stack {
             _ => State::Request(request_server::State::Trying),
         };
         let id = self.servers.insert(Server {
-            copied: Copied::new(request, reply.peer, &mut self.buffer),
+            copied: Copied::new(request, reply.peer, &mut self.buffer, &mut self.pool),
             to_tag: None,
             state,
             flow: reply.flow,
@@ -112,7 +112,7 @@ impl Stack {
             branch,
             forwarded: None,
             cancelled: false,
-            response: None,
+            response: Kept::default(),
             timer: None,
             repeat: None,
         });
@@ -241,8 +241,7 @@ impl Stack {
             let tag = self.token(u32::MAX);
             self.set_to_tag(id, tag);
         }
-        let mut buffer = std::mem::take(&mut self.buffer);
-        buffer.clear();
+        let mut buffer = self.take_buffer();
         if let Some(server) = self.servers.get(id)
             && !server.copied.is_empty()
         {
@@ -254,15 +253,17 @@ impl Stack {
             }
             self.on_answer(id, status, &buffer);
         }
-        self.buffer = buffer;
+        self.put_buffer(buffer);
     }
 
     /// Sends the final response of an INVITE again; its flow may be a new one by now.
     pub(in crate::sip) fn answer_again(&mut self, id: ServerId) {
-        let Some(response) = self.servers.get(id).and_then(|server| server.response.clone()) else {
+        let Some(response) = self.servers.get(id).map(|server| server.response.clone()) else {
             return;
         };
-        self.send_response(id, &response, true);
+        if !response.is_empty() {
+            self.send_response(id, &response, true);
+        }
     }
 
     /// The user needs a transaction no more: its 2xx was acknowledged, or nothing is to be answered.
@@ -273,10 +274,10 @@ impl Stack {
         if !server.transport.is_unreliable() {
             return self.end_server(id);
         }
-        server.response = None;
+        self.pool.give_back(std::mem::take(&mut server.response));
         if let State::Request(_) = server.state {
             server.state = State::Request(request_server::State::Completed);
-            server.copied = Copied::default();
+            server.copied.give_back(&mut self.pool);
             self.set_server_timer(id, T1_64, Timer::J(id));
         }
     }
@@ -327,7 +328,7 @@ impl Stack {
     /// Sends a response whose transaction is over to whom the second Via of its request names (RFC 3261 §18.2.2); the
     /// first is ours. What the response says there itself might lead anywhere.
     pub(in crate::sip) fn send_back(&mut self, id: ClientId, bytes: &[u8]) {
-        let Some(request) = self.client(id).map(|client| Rc::clone(&client.request)) else {
+        let Some(request) = self.client(id).map(|client| client.request.clone()) else {
             return;
         };
         let mut head = std::mem::take(&mut self.stored);
@@ -345,7 +346,9 @@ impl Stack {
 
     /// Forgets a transaction.
     pub(in crate::sip) fn end_server(&mut self, id: ServerId) {
-        if let Some(server) = self.servers.remove(id) {
+        if let Some(mut server) = self.servers.remove(id) {
+            server.copied.give_back(&mut self.pool);
+            self.pool.give_back(server.response);
             self.by_branch.remove(&server.branch);
             if self.servers.is_empty() && self.by_branch.capacity() > RETAINED_SLOTS {
                 self.by_branch.shrink_to(0);
@@ -409,7 +412,7 @@ impl Stack {
         let unreliable = server.transport.is_unreliable();
         match server.state {
             State::Invite(before) => {
-                server.response = Some(Rc::from(bytes));
+                self.pool.replace(&mut server.response, bytes);
                 let event = match status {
                     100..=199 => return,
                     200..=299 => Event::Success,
@@ -417,7 +420,7 @@ impl Stack {
                 };
                 let (after, _) = invite_server::step(before, event);
                 server.state = State::Invite(after);
-                server.copied = Copied::default();
+                server.copied.give_back(&mut self.pool);
                 let timer = match after {
                     invite_server::State::Accepted => Timer::L(id),
                     _ => Timer::H(id),
@@ -435,12 +438,12 @@ impl Stack {
                 let (after, _) = request_server::step(before, event);
                 server.state = State::Request(after);
                 if unreliable {
-                    server.response = Some(Rc::from(bytes));
+                    self.pool.replace(&mut server.response, bytes);
                 }
                 if after == request_server::State::Completed {
                     // Timer J is zero on a reliable flow (RFC 3261 §17.2.2).
                     if unreliable {
-                        server.copied = Copied::default();
+                        server.copied.give_back(&mut self.pool);
                         self.set_server_timer(id, T1_64, Timer::J(id));
                     } else {
                         self.end_server(id);

@@ -1,10 +1,10 @@
 //! What a client transaction is made of, and what it tells its owner.
 
-use std::rc::Rc;
 use std::time::Duration;
 
 use crate::key::{ClientId, FlowId, LegId, ServerId};
 use crate::sip::actions::FlowError;
+use crate::sip::kept::Kept;
 use crate::sip::message::Method;
 use crate::sip::token::Token;
 use crate::target::{Target, Transport};
@@ -35,7 +35,7 @@ pub(in crate::sip) struct Forwarded {
 }
 
 /// What a new transaction is made of.
-pub(in crate::sip) struct NewClient<'a> {
+pub(in crate::sip) struct NewClient {
     pub(in crate::sip) branch: Token,
     pub(in crate::sip) method: Method,
     pub(in crate::sip) cseq: u32,
@@ -45,7 +45,7 @@ pub(in crate::sip) struct NewClient<'a> {
     pub(in crate::sip) target: Target,
     /// True when `target` is not what the peer asked for: the request is too large for a datagram.
     pub(in crate::sip) oversized: bool,
-    pub(in crate::sip) request: &'a Rc<[u8]>,
+    pub(in crate::sip) request: Kept,
     /// Timer B or F.
     pub(in crate::sip) timeout: Duration,
 }
