@@ -1,5 +1,9 @@
 //! Dialogs (RFC 3261 §12): what both ends remember of each other, and the head of a request in one.
 
+mod texts;
+
+use self::texts::{Part, Texts, write_route, write_tag};
+use super::kept::Pool;
 use super::message::{NameAddr, Uri, View, is_secure, write};
 use super::token::Token;
 use super::transaction::write_cseq;
@@ -9,26 +13,14 @@ use crate::target::{Target, Transport};
 #[derive(Debug)]
 pub(super) struct Dialog {
     pub(super) local_tag: Token,
-    /// `None` until the peer's first response that has one.
-    pub(super) remote_tag: Option<Box<[u8]>>,
-    call_id: Box<[u8]>,
-    /// From or To of ours, without tag.
-    local: Box<[u8]>,
-    /// From or To of the peer's, without tag.
-    remote: Box<[u8]>,
+    texts: Texts,
     /// CSeq of the last request sent.
     local_cseq: u32,
     /// CSeq of the last request received.
     remote_cseq: Option<u32>,
-    /// URI of the peer's Contact.
-    remote_target: Box<[u8]>,
-    /// Route values, next hop first.
-    route_set: Vec<Box<[u8]>>,
-    /// The one that a dialog of ours begins with: an outbound proxy.
-    preloaded: Option<Box<[u8]>>,
     /// What a URI without `transport` is reached over: what the dialog began with.
     transport: Transport,
-    /// Where requests go, when that is an address: what the three above say.
+    /// Where requests go, when that is an address: what route set, remote target and transport say.
     next_hop: Option<Target>,
     /// True when it began with a SIPS URI: our own Contact is one, too (RFC 3261 §8.1.1.8, §12.1.1).
     secure: bool,
@@ -44,119 +36,144 @@ const FIRST_CSEQ: u32 = 1;
 impl Dialog {
     /// The dialog that a received INVITE begins (RFC 3261 §12.1.1).
     pub(super) fn of_invite(
+        pool: &mut Pool,
         invite: View<'_>,
         local_tag: Token,
         transport: Transport,
     ) -> Option<Self> {
-        let (from, to) = (invite.from()?, invite.to()?);
-        Some(aimed(Self {
+        let texts = NewTexts {
+            call_id: invite.call_id()?,
+            local: invite.to()?,
+            remote: invite.from()?,
+            remote_tag: invite.from()?.tag,
+            remote_target: invite.contact()?.uri,
+        };
+        let mut dialog = Self {
             local_tag,
-            remote_tag: from.tag.map(Box::from),
-            call_id: Box::from(invite.call_id()?),
-            local: without_tag(&to),
-            remote: without_tag(&from),
+            texts: texts.write(pool, invite.record_routes().take(ROUTES_MAX)),
             local_cseq: FIRST_CSEQ - 1,
             remote_cseq: invite.cseq().map(|(number, _)| number),
-            remote_target: Box::from(invite.contact()?.uri),
-            preloaded: None,
-            route_set: invite.record_routes().take(ROUTES_MAX).map(Box::from).collect(),
             transport,
             next_hop: None,
             secure: is_secure(invite.request_uri()),
-        }))
+        };
+        dialog.aim();
+        Some(dialog)
     }
 
     /// The dialog that a sent INVITE is to begin (RFC 3261 §12.1.2): the names of the received one,
     /// a Call-ID and a tag of ours.
     pub(super) fn to_target(
+        pool: &mut Pool,
         invite: View<'_>,
         local_tag: Token,
         call_id: &[u8],
         target: &[u8],
         transport: Transport,
     ) -> Option<Self> {
-        Some(aimed(Self {
-            local_tag,
+        let texts = NewTexts {
+            call_id,
+            local: invite.from()?,
+            remote: invite.to()?,
             remote_tag: None,
-            call_id: Box::from(call_id),
-            local: without_tag(&invite.from()?),
-            remote: without_tag(&invite.to()?),
+            remote_target: target,
+        };
+        let mut dialog = Self {
+            local_tag,
+            texts: texts.write(pool, std::iter::empty()),
             local_cseq: FIRST_CSEQ - 1,
             remote_cseq: None,
-            remote_target: Box::from(target),
-            route_set: Vec::new(),
-            preloaded: None,
             transport,
             next_hop: None,
             secure: is_secure(target),
-        }))
+        };
+        dialog.aim();
+        Some(dialog)
     }
 
     /// The dialog of a 2xx that nobody waits for, as far as its ACK and BYE need it.
-    pub(super) fn of_stray(invite: View<'_>, response: View<'_>) -> Option<Self> {
-        let (from, to) = (invite.from()?, response.to()?);
-        let contact = response.contact().map_or(invite.request_uri(), |contact| contact.uri);
-        let mut routes: Vec<Box<[u8]>> =
-            response.record_routes().take(ROUTES_MAX).map(Box::from).collect();
-        routes.reverse();
-        if routes.is_empty() {
-            routes = invite.routes().take(ROUTES_MAX).map(Box::from).collect();
-        }
-        Some(aimed(Self {
-            local_tag: from.tag.and_then(Token::parse)?,
-            remote_tag: to.tag.map(Box::from),
-            call_id: Box::from(invite.call_id()?),
-            local: without_tag(&from),
-            remote: without_tag(&to),
+    pub(super) fn of_stray(pool: &mut Pool, invite: View<'_>, response: View<'_>) -> Option<Self> {
+        let texts = NewTexts {
+            call_id: invite.call_id()?,
+            local: invite.from()?,
+            remote: response.to()?,
+            remote_tag: response.to()?.tag,
+            remote_target: response.contact().map_or(invite.request_uri(), |contact| contact.uri),
+        };
+        let mut routes = [&b""[..]; ROUTES_MAX];
+        let recorded = recorded(response, &mut routes);
+        let local_tag = invite.from()?.tag.and_then(Token::parse)?;
+        let texts = match recorded.is_empty() {
+            false => texts.write(pool, recorded.iter().rev().copied()),
+            true => texts.write(pool, invite.routes().take(ROUTES_MAX)),
+        };
+        let mut dialog = Self {
+            local_tag,
+            texts,
             local_cseq: FIRST_CSEQ,
             remote_cseq: None,
-            remote_target: Box::from(contact),
-            preloaded: None,
-            route_set: routes,
             transport: Transport::Tcp,
             next_hop: None,
             secure: is_secure(invite.request_uri()),
-        }))
+        };
+        dialog.aim();
+        Some(dialog)
     }
 
     /// Takes tag, target and routes of a response that makes the dialog early or confirmed. A
     /// downstream fork is folded into this one dialog: the newest branch counts.
-    pub(super) fn on_response(&mut self, response: View<'_>) {
+    pub(super) fn on_response(&mut self, pool: &mut Pool, response: View<'_>) {
         let tag = response.to().and_then(|to| to.tag);
-        if let Some(tag) = tag
-            && self.remote_tag.as_deref() != Some(tag)
-        {
-            self.remote_tag = Some(Box::from(tag));
+        let tag = tag.filter(|tag| self.texts.remote_tag() != Some(tag));
+        let target = self.new_target(response);
+        let mut routes = [&b""[..]; ROUTES_MAX];
+        let routes = recorded(response, &mut routes).iter().rev().copied();
+        let other_way = !self.texts.routes().eq(routes.clone());
+        if tag.is_none() && target.is_none() && !other_way {
+            return;
         }
-        self.refresh_target(response);
-        let mut routes: Vec<_> = response.record_routes().take(ROUTES_MAX).map(Box::from).collect();
-        routes.reverse();
-        if self.route_set != routes {
-            self.route_set = routes;
+        self.texts.rewrite(pool, |part, before, out| match (part, tag, target) {
+            (Part::RemoteTag, Some(_), _) => write_tag(out, tag),
+            (Part::RemoteTarget, _, Some(target)) => out.extend_from_slice(target),
+            (Part::Routes, ..) => routes.clone().for_each(|route| write_route(out, route)),
+            _ => out.extend_from_slice(before.get(part)),
+        });
+        if target.is_some() || other_way {
             self.aim();
         }
     }
 
     /// A target refresh: re-INVITE, UPDATE and their 2xx (RFC 3261 §12.2, RFC 3311 §5).
-    pub(super) fn refresh_target(&mut self, message: View<'_>) {
-        if let Some(contact) = message.contact()
-            && *self.remote_target != *contact.uri
-            && Uri::parse(contact.uri).is_some()
-        {
-            self.remote_target = Box::from(contact.uri);
-            self.aim();
-        }
+    pub(super) fn refresh_target(&mut self, pool: &mut Pool, message: View<'_>) {
+        let Some(target) = self.new_target(message) else { return };
+        self.texts.rewrite(pool, |part, before, out| match part {
+            Part::RemoteTarget => out.extend_from_slice(target),
+            _ => out.extend_from_slice(before.get(part)),
+        });
+        self.aim();
+    }
+
+    /// The URI of a message's Contact, when that is one and another than before.
+    fn new_target<'a>(&self, message: View<'a>) -> Option<&'a [u8]> {
+        let uri = message.contact()?.uri;
+        let is_new = self.texts.get(Part::RemoteTarget) != uri && Uri::parse(uri).is_some();
+        is_new.then_some(uri)
+    }
+
+    /// The dialog is over.
+    pub(super) fn give_back(self, pool: &mut Pool) {
+        self.texts.give_back(pool);
     }
 
     /// True when a request with this Call-ID and From tag belongs here (RFC 3261 §12.2.2).
     pub(super) fn has_sent(&self, request: View<'_>) -> bool {
         let tag = request.from().and_then(|from| from.tag);
-        request.call_id() == Some(&*self.call_id) && tag == self.remote_tag.as_deref()
+        request.call_id() == Some(self.texts.get(Part::CallId)) && tag == self.texts.remote_tag()
     }
 
     /// True when a response comes from the peer of this dialog, not from another fork.
     pub(super) fn is_remote(&self, response: View<'_>) -> bool {
-        response.to().and_then(|to| to.tag) == self.remote_tag.as_deref()
+        response.to().and_then(|to| to.tag) == self.texts.remote_tag()
     }
 
     /// Notes the CSeq of a received request; false when it is out of order (RFC 3261 §12.2.2). An
@@ -180,22 +197,33 @@ impl Dialog {
     }
 
     /// The dialog begins by way of a proxy (RFC 3261 §8.1.2).
-    pub(super) fn go_through(&mut self, proxy: Target) {
+    pub(super) fn go_through(&mut self, pool: &mut Pool, proxy: Target) {
         let route = format!("<{};lr>", proxy.uri());
-        self.preloaded = Some(Box::from(route.into_bytes()));
-        self.forget_early();
+        self.texts.rewrite(pool, |part, before, out| match part {
+            Part::Preloaded => write_route(out, route.as_bytes()),
+            _ => out.extend_from_slice(before.get(part)),
+        });
+        self.forget_early(pool);
     }
 
     /// Forgets what a provisional response made of a dialog that is to begin anew.
-    pub(super) fn forget_early(&mut self) {
-        self.remote_tag = None;
-        self.route_set = self.preloaded.iter().cloned().collect();
+    pub(super) fn forget_early(&mut self, pool: &mut Pool) {
+        self.texts.rewrite(pool, |part, before, out| match part {
+            Part::RemoteTag => {}
+            Part::Routes => out.extend_from_slice(before.get(Part::Preloaded)),
+            _ => out.extend_from_slice(before.get(part)),
+        });
         self.aim();
+    }
+
+    /// True when the peer's tag is known.
+    pub(super) fn has_remote_tag(&self) -> bool {
+        self.texts.remote_tag().is_some()
     }
 
     /// The peer's address, From or To, without tag.
     pub(super) fn remote(&self) -> &[u8] {
-        &self.remote
+        self.texts.get(Part::Remote)
     }
 
     /// Where requests of this dialog go, when that is an address (RFC 3261 §12.2.1.1).
@@ -205,9 +233,9 @@ impl Dialog {
 
     /// Reads it anew: route set or target have changed.
     fn aim(&mut self) {
-        let uri = match self.route_set.first() {
+        let uri = match self.texts.routes().next() {
             Some(route) => NameAddr::parse(route).map(|route| route.uri),
-            None => Some(&*self.remote_target),
+            None => Some(self.texts.get(Part::RemoteTarget)),
         };
         self.next_hop = uri.and_then(Uri::parse).and_then(|uri| {
             let transport = uri.transport().unwrap_or(self.transport);
@@ -218,34 +246,32 @@ impl Dialog {
     /// Writes the start line and the headers that the server owns (RFC 3261 §12.2.1.1). The body's
     /// length is left to the caller.
     pub(super) fn write_request(&self, out: &mut Vec<u8>, head: &RequestHead<'_>) {
-        let strict = self.route_set.first().filter(|route| !is_loose(route));
+        let strict = self.texts.routes().next().filter(|route| !is_loose(route));
+        let remote_target = self.texts.get(Part::RemoteTarget);
         let target = match strict {
-            Some(route) => NameAddr::parse(route).map_or(&*self.remote_target, |route| route.uri),
-            None => &self.remote_target,
+            Some(route) => NameAddr::parse(route).map_or(remote_target, |route| route.uri),
+            None => remote_target,
         };
         write::request_line(out, head.method, target);
         write_via(out, head.sent_by, head.transport, head.branch);
         out.extend_from_slice(b"Max-Forwards: ");
         write::number(out, u64::from(head.max_forwards));
         out.extend_from_slice(b"\r\nFrom: ");
-        out.extend_from_slice(&self.local);
+        out.extend_from_slice(self.texts.get(Part::Local));
         out.extend_from_slice(b";tag=");
         out.extend_from_slice(&self.local_tag.to_bytes());
         out.extend_from_slice(b"\r\nTo: ");
-        out.extend_from_slice(&self.remote);
-        if let Some(tag) = &self.remote_tag {
-            out.extend_from_slice(b";tag=");
-            out.extend_from_slice(tag);
-        }
+        out.extend_from_slice(self.texts.get(Part::Remote));
+        out.extend_from_slice(self.texts.get(Part::RemoteTag));
         out.extend_from_slice(b"\r\n");
-        write::header(out, "Call-ID", &self.call_id);
+        write::header(out, "Call-ID", self.texts.get(Part::CallId));
         write_cseq(out, head.cseq, head.method);
-        for route in self.route_set.iter().skip(usize::from(strict.is_some())) {
+        for route in self.texts.routes().skip(usize::from(strict.is_some())) {
             write::header(out, "Route", route);
         }
         if strict.is_some() {
             out.extend_from_slice(b"Route: <");
-            out.extend_from_slice(&self.remote_target);
+            out.extend_from_slice(remote_target);
             out.extend_from_slice(b">\r\n");
         }
         if head.contact {
@@ -300,15 +326,45 @@ pub(super) fn write_contact(out: &mut Vec<u8>, sent_by: &str, transport: Transpo
     out.extend_from_slice(b">\r\n");
 }
 
-fn without_tag(address: &NameAddr<'_>) -> Box<[u8]> {
-    let (before, after) = address.without_tag();
-    [before, after].concat().into()
+/// What the texts of a new dialog are made of.
+struct NewTexts<'a> {
+    call_id: &'a [u8],
+    local: NameAddr<'a>,
+    remote: NameAddr<'a>,
+    remote_tag: Option<&'a [u8]>,
+    remote_target: &'a [u8],
 }
 
-/// A dialog that knows where its requests go.
-fn aimed(mut dialog: Dialog) -> Dialog {
-    dialog.aim();
-    dialog
+impl NewTexts<'_> {
+    fn write<'r>(self, pool: &mut Pool, routes: impl Iterator<Item = &'r [u8]>) -> Texts {
+        let (mut texts, mut routes) = (Texts::default(), routes);
+        texts.rewrite(pool, |part, _, out| match part {
+            Part::CallId => out.extend_from_slice(self.call_id),
+            Part::Local => write_without_tag(out, &self.local),
+            Part::Remote => write_without_tag(out, &self.remote),
+            Part::RemoteTag => write_tag(out, self.remote_tag),
+            Part::RemoteTarget => out.extend_from_slice(self.remote_target),
+            Part::Preloaded => {}
+            Part::Routes => routes.by_ref().for_each(|route| write_route(out, route)),
+        });
+        texts
+    }
+}
+
+fn write_without_tag(out: &mut Vec<u8>, address: &NameAddr<'_>) {
+    let (before, after) = address.without_tag();
+    out.extend_from_slice(before);
+    out.extend_from_slice(after);
+}
+
+/// The Record-Route values of a response, in `all`: last hop first, seen from who gets it.
+fn recorded<'a, 'r>(response: View<'a>, all: &'r mut [&'a [u8]; ROUTES_MAX]) -> &'r [&'a [u8]] {
+    let mut count = 0;
+    for (place, route) in all.iter_mut().zip(response.record_routes()) {
+        *place = route;
+        count += 1;
+    }
+    all.get(..count).unwrap_or_default()
 }
 
 fn is_loose(route: &[u8]) -> bool {
@@ -336,7 +392,8 @@ mod tests {
     fn dialog(bytes: &[u8]) -> Dialog {
         let mut head = Head::new();
         head.read(bytes).unwrap();
-        Dialog::of_invite(View::new(bytes, &head), token(), Transport::Tcp).unwrap()
+        let invite = View::new(bytes, &head);
+        Dialog::of_invite(&mut Pool::default(), invite, token(), Transport::Tcp).unwrap()
     }
 
     fn written(dialog: &Dialog) -> String {

@@ -45,11 +45,32 @@ impl PartialEq for Kept {
 /// Buffers that wait for their next use.
 #[derive(Debug, Default)]
 pub(super) struct Pool {
+    /// For what is being written: its length is known at the end.
+    buffer: Vec<u8>,
     /// By size.
     free: [Vec<Rc<[u8]>>; SIZES],
 }
 
 impl Pool {
+    /// An empty buffer to write in; [`put_buffer`](Self::put_buffer) takes it back.
+    pub(super) fn take_buffer(&mut self) -> Vec<u8> {
+        let mut buffer = std::mem::take(&mut self.buffer);
+        buffer.clear();
+        buffer
+    }
+
+    /// Takes that buffer back.
+    pub(super) fn put_buffer(&mut self, buffer: Vec<u8>) {
+        self.buffer = buffer;
+    }
+
+    /// Keeps what was written in that buffer, and takes it back.
+    pub(super) fn keep_buffer(&mut self, buffer: Vec<u8>) -> Kept {
+        let kept = self.keep(&buffer);
+        self.buffer = buffer;
+        kept
+    }
+
     /// A copy of `bytes`.
     pub(super) fn keep(&mut self, bytes: &[u8]) -> Kept {
         let len = bytes.len();

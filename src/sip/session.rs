@@ -261,7 +261,7 @@ impl Leg {
         let Some(outgoing) = &self.outgoing else { return };
         let request = outgoing.request.clone();
         if outgoing.initial {
-            self.dialog.forget_early();
+            self.dialog.forget_early(&mut stack.pool);
         }
         let cseq = self.dialog.next_cseq();
         let branch = stack.next_branch();
@@ -363,7 +363,7 @@ impl Leg {
         let Some(cseq) = stack.client(client).map(|client| client.cseq) else { return };
         let branch = stack.token(u32::MAX);
         let flow = self.ack_flow(stack, flow);
-        let mut bytes = stack.take_buffer();
+        let mut bytes = stack.pool.take_buffer();
         self.dialog.write_request(
             &mut bytes,
             &RequestHead {
@@ -377,7 +377,7 @@ impl Leg {
             },
         );
         rest(&mut bytes);
-        let ack = stack.keep(bytes);
+        let ack = stack.pool.keep_buffer(bytes);
         stack.acknowledge(client, flow, ack);
     }
 
@@ -474,7 +474,7 @@ impl Leg {
         rest: impl FnOnce(&mut Vec<u8>),
     ) -> (Token, Kept) {
         let branch = stack.next_branch();
-        let mut bytes = stack.take_buffer();
+        let mut bytes = stack.pool.take_buffer();
         self.dialog.write_request(
             &mut bytes,
             &RequestHead {
@@ -488,7 +488,7 @@ impl Leg {
             },
         );
         rest(&mut bytes);
-        (branch, stack.keep(bytes))
+        (branch, stack.pool.keep_buffer(bytes))
     }
 }
 
@@ -519,7 +519,7 @@ fn next_attempt(
     transport: Transport,
 ) -> Kept {
     let mut head = stack.take_head();
-    let mut out = stack.take_buffer();
+    let mut out = stack.pool.take_buffer();
     if head.read(request).is_ok() {
         let view = View::new(request, &head);
         let own = stack.options.sent_by(transport);
@@ -535,5 +535,5 @@ fn next_attempt(
         write::body(&mut out, view.body());
     }
     stack.put_head(head);
-    stack.keep(out)
+    stack.pool.keep_buffer(out)
 }

@@ -58,7 +58,7 @@ impl Agent {
             return stack.respond(server, 513);
         }
         let leg = call.leg_mut(id.side);
-        leg.dialog.refresh_target(invite);
+        leg.dialog.refresh_target(&mut stack.pool, invite);
         leg.incoming = Some(Incoming { server, cseq, initial: false, accepted: None });
     }
 
@@ -217,7 +217,7 @@ impl Agent {
         let Some(call) = self.calls.get_mut(id.call) else { return };
         let leg = call.leg_mut(id.side);
         if !leg.confirmed && response.to().is_some_and(|to| to.tag.is_some()) {
-            leg.dialog.on_response(response);
+            leg.dialog.on_response(&mut stack.pool, response);
         }
         if !call.is_established() {
             events::enter(stack, call, id, Party::Alerting);
@@ -250,9 +250,9 @@ impl Agent {
         call.refresh_session(stack, id.call, response);
         let leg = call.leg_mut(id.side);
         if leg.confirmed {
-            leg.dialog.refresh_target(response);
+            leg.dialog.refresh_target(&mut stack.pool, response);
         } else {
-            leg.dialog.on_response(response);
+            leg.dialog.on_response(&mut stack.pool, response);
             leg.settle();
             leg.confirmed = true;
             stack.counted.calls_established += 1;
@@ -341,7 +341,7 @@ pub(super) fn on_stray_answer(stack: &mut Stack, id: ClientId, flow: FlowId, res
         return;
     }
     let invite = View::new(&request, &head);
-    let Some(dialog) = Dialog::of_stray(invite, response) else { return };
+    let Some(dialog) = Dialog::of_stray(&mut stack.pool, invite, response) else { return };
     let (options, transport) = (std::sync::Arc::clone(&stack.options), stack.transport(flow));
     let head_of = |stack: &mut Stack, method: &'static [u8], cseq: u32| {
         let mut bytes = Vec::with_capacity(512);

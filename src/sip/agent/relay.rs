@@ -29,7 +29,7 @@ impl Agent {
         if max_forwards == 0 {
             return stack.respond(server, 483);
         }
-        if !leg.confirmed && leg.dialog.remote_tag.is_none() {
+        if !leg.confirmed && !leg.dialog.has_remote_tag() {
             // An early dialog on one side only: there is nobody to ask yet.
             return stack.respond(server, 481);
         }
@@ -52,7 +52,7 @@ impl Agent {
             write::body(out, request.body());
         });
         if refreshes_target(request.method()) {
-            call.leg_mut(from.side).dialog.refresh_target(request);
+            call.leg_mut(from.side).dialog.refresh_target(&mut stack.pool, request);
         }
     }
 
@@ -75,7 +75,7 @@ impl Agent {
             && refreshes_target(response.method())
             && let Some(call) = self.calls.get_mut(leg.call)
         {
-            call.leg_mut(leg.side).dialog.refresh_target(response);
+            call.leg_mut(leg.side).dialog.refresh_target(&mut stack.pool, response);
             call.refresh_session(stack, leg.call, response);
         }
         pass_response(stack, from, response);

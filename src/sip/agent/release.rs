@@ -142,6 +142,9 @@ impl Agent {
         end_leg(stack, &mut call, id.other(), Ended::Released, there);
         events::leave(stack, &mut call, id, end.by, end.reference);
         events::leave(stack, &mut call, id.other(), end.by, None);
+        for leg in call.legs {
+            leg.dialog.give_back(&mut stack.pool);
+        }
     }
 }
 

@@ -137,7 +137,7 @@ fn make_legs(
     }
     let fallback = route.caller.and_then(|id| stack.options.device(id)).and_then(Device::target);
     let a = Leg {
-        dialog: Dialog::of_invite(invite, tags[0], peer.transport)?,
+        dialog: Dialog::of_invite(&mut stack.pool, invite, tags[0], peer.transport)?,
         confirmed: false,
         device: route.caller,
         flow: Some(flow),
@@ -150,7 +150,14 @@ fn make_legs(
         incoming: None,
     };
     let mut b = Leg {
-        dialog: Dialog::to_target(invite, tags[1], &call_id, &route.uri, route.target.transport)?,
+        dialog: Dialog::to_target(
+            &mut stack.pool,
+            invite,
+            tags[1],
+            &call_id,
+            &route.uri,
+            route.target.transport,
+        )?,
         confirmed: false,
         device: Some(route.callee),
         flow: None,
@@ -163,7 +170,7 @@ fn make_legs(
         incoming: None,
     };
     if let Some(proxy) = route.proxy {
-        b.dialog.go_through(proxy);
+        b.dialog.go_through(&mut stack.pool, proxy);
     }
     b.begin_with_reachable(stack);
     Some([a, b])

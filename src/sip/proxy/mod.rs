@@ -127,10 +127,10 @@ impl Proxy {
             transport: target.transport,
             peer: stack.server(server).map(|server| (server.peer, server.transport)),
         };
-        let mut bytes = stack.take_buffer();
+        let mut bytes = stack.pool.take_buffer();
         forward::request(&mut bytes, &stack.options, request, &head);
         let fits = stack.can_read(&bytes);
-        let bytes = stack.keep(bytes);
+        let bytes = stack.pool.keep_buffer(bytes);
         if !fits {
             stack.pool.give_back(bytes);
             return stack.respond(server, 513);
@@ -221,7 +221,7 @@ impl Proxy {
         if unavailable && self.try_next(stack, told, forwarded) {
             return;
         }
-        let mut bytes = stack.take_buffer();
+        let mut bytes = stack.pool.take_buffer();
         forward::response(&mut bytes, response);
         let passed =
             !late && stack.forward_response(forwarded.from, response.method(), status, &bytes);
@@ -230,7 +230,7 @@ impl Proxy {
         if accepted && !passed {
             stack.send_back(told.client, &bytes);
         }
-        stack.put_buffer(bytes);
+        stack.pool.put_buffer(bytes);
     }
 
     fn on_failed(&mut self, stack: &mut Stack, told: Told, forwarded: Forwarded) {
@@ -253,9 +253,9 @@ impl Proxy {
             return false;
         };
         let branch = stack.next_branch();
-        let mut bytes = stack.take_buffer();
+        let mut bytes = stack.pool.take_buffer();
         let again = forward::again(&mut bytes, &stack.options, &request, branch, target.transport);
-        let bytes = stack.keep(bytes);
+        let bytes = stack.pool.keep_buffer(bytes);
         match again {
             true => send(stack, next, target, told.method, told.cseq, branch, bytes),
             false => stack.pool.give_back(bytes),

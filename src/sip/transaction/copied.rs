@@ -27,16 +27,11 @@ struct Marks {
 }
 
 impl Copied {
-    /// What responses to `request`, which came from `peer`, are to have. `scratch` is overwritten.
-    pub(super) fn new(
-        request: View<'_>,
-        peer: SocketAddr,
-        scratch: &mut Vec<u8>,
-        pool: &mut Pool,
-    ) -> Self {
-        scratch.clear();
-        let marks = copy(scratch, request, peer);
-        Self { lines: pool.keep(scratch), marks }
+    /// What responses to `request`, which came from `peer`, are to have.
+    pub(super) fn new(request: View<'_>, peer: SocketAddr, pool: &mut Pool) -> Self {
+        let mut lines = pool.take_buffer();
+        let marks = copy(&mut lines, request, peer);
+        Self { lines: pool.keep_buffer(lines), marks }
     }
 
     /// Nothing is copied any more.
@@ -70,7 +65,7 @@ impl Copied {
     }
 }
 
-/// The same for a request of which nothing is kept. `scratch` is overwritten.
+/// The same for a request of which nothing is kept. `scratch` is empty.
 pub(super) fn write_once(
     out: &mut Vec<u8>,
     scratch: &mut Vec<u8>,
@@ -79,7 +74,6 @@ pub(super) fn write_once(
     (status, reason): (u16, &[u8]),
     to_tag: Token,
 ) {
-    scratch.clear();
     let marks = copy(scratch, request, peer);
     write_head(out, scratch, marks, status, reason, Some(to_tag));
 }

@@ -35,7 +35,7 @@ pub(super) use told::{Forwarded, Lost, NewClient, Owner, Told, Verdict};
 use super::actions::{Actions, CloseReason, FlowError, Stats};
 use super::counters::Counters;
 use super::flow::{DATAGRAM_IDLE, Flows, Needed};
-use super::kept::{Kept, Pool};
+use super::kept::Pool;
 use super::message::{Head, PING};
 use super::timer::Timer;
 use super::token::Token;
@@ -75,8 +75,6 @@ pub(super) struct Stack {
     rng: ChaCha12Rng,
     /// Offsets of a stored message, while it is looked at.
     stored: Head,
-    /// The message that is being written.
-    buffer: Vec<u8>,
     /// What transactions keep of messages.
     pub(super) pool: Pool,
 }
@@ -104,7 +102,6 @@ impl Stack {
             hasher: state(rng.next_u64()),
             rng,
             stored: Head::new(),
-            buffer: Vec::new(),
             pool: Pool::default(),
         }
     }
@@ -127,25 +124,6 @@ impl Stack {
     /// Takes the table back.
     pub(super) fn put_head(&mut self, head: Head) {
         self.stored = head;
-    }
-
-    /// An empty buffer to write a message in; [`keep`](Self::keep) or [`put_buffer`](Self::put_buffer) takes it back.
-    pub(super) fn take_buffer(&mut self) -> Vec<u8> {
-        let mut buffer = std::mem::take(&mut self.buffer);
-        buffer.clear();
-        buffer
-    }
-
-    /// Takes the buffer back.
-    pub(super) fn put_buffer(&mut self, buffer: Vec<u8>) {
-        self.buffer = buffer;
-    }
-
-    /// Keeps what was written, and takes the buffer back.
-    pub(super) fn keep(&mut self, buffer: Vec<u8>) -> Kept {
-        let kept = self.pool.keep(&buffer);
-        self.buffer = buffer;
-        kept
     }
 
     /// The flow to `target`: the open or opening one, else a new one is asked for.

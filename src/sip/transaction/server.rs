@@ -102,7 +102,7 @@ impl Stack {
             _ => State::Request(request_server::State::Trying),
         };
         let id = self.servers.insert(Server {
-            copied: Copied::new(request, reply.peer, &mut self.buffer, &mut self.pool),
+            copied: Copied::new(request, reply.peer, &mut self.pool),
             to_tag: None,
             state,
             flow: reply.flow,
@@ -241,7 +241,7 @@ impl Stack {
             let tag = self.token(u32::MAX);
             self.set_to_tag(id, tag);
         }
-        let mut buffer = self.take_buffer();
+        let mut buffer = self.pool.take_buffer();
         if let Some(server) = self.servers.get(id)
             && !server.copied.is_empty()
         {
@@ -253,7 +253,7 @@ impl Stack {
             }
             self.on_answer(id, status, &buffer);
         }
-        self.put_buffer(buffer);
+        self.pool.put_buffer(buffer);
     }
 
     /// Sends the final response of an INVITE again; its flow may be a new one by now.
@@ -399,11 +399,12 @@ impl Stack {
         let tag = self.token(u32::MAX);
         let reason = write::reason_phrase(status).as_bytes();
         self.counters.received.count(request.method(), End::Status(status));
-        let scratch = &mut self.buffer;
+        let mut lines = self.pool.take_buffer();
         self.out.send_with(reply.flow, |out| {
-            copied::write_once(out, scratch, request, reply.peer, (status, reason), tag);
+            copied::write_once(out, &mut lines, request, reply.peer, (status, reason), tag);
             rest(out);
         });
+        self.pool.put_buffer(lines);
     }
 
     fn on_answer(&mut self, id: ServerId, status: u16, bytes: &[u8]) {
