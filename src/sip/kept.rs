@@ -17,8 +17,8 @@ use std::rc::Rc;
 const STEP: usize = 64;
 /// How many sizes are used again. What is longer than the largest of them, 2 KiB, is allocated as it is and freed.
 const SIZES: usize = 32;
-/// Free buffers of one size, bytes; for 2 KiB that is 64 of them, for 704 bytes 186. All sizes together: 4 MiB.
-const FREE_BYTES_MAX: usize = 1 << 17;
+/// Free buffers of one size, bytes; of 2 KiB that is 32, of 704 bytes 93. All sizes together: 2 MiB.
+const FREE_BYTES_MAX: usize = 1 << 16;
 
 /// Bytes in a buffer of a [`Pool`]. A clone is the same buffer.
 #[derive(Clone, Debug, Default)]

@@ -16,6 +16,7 @@
 //! A leg knows nothing of the other one: the agent joins them.
 
 mod outgoing;
+mod spares;
 mod target;
 
 pub(super) use target::fitting;
@@ -23,6 +24,7 @@ pub(super) use target::fitting;
 use std::time::Duration;
 
 pub(super) use outgoing::{Failed, Outgoing, Purpose, Sent};
+pub(super) use spares::Spares;
 use target::{Tried, Way};
 
 use super::dialog::{Dialog, MAX_FORWARDS, RequestHead, write_via};
@@ -57,7 +59,7 @@ pub(super) struct Leg {
     /// Where to go when the dialog's next hop is no address.
     pub(super) fallback: Target,
     pub(super) party: Party,
-    pub(super) outgoing: Option<Outgoing>,
+    pub(super) outgoing: Option<Box<Outgoing>>,
     pub(super) incoming: Option<Incoming>,
 }
 
@@ -140,6 +142,7 @@ impl Leg {
     pub(super) fn send_invite(
         &mut self,
         stack: &mut Stack,
+        spares: &mut Spares,
         id: LegId,
         max_forwards: u8,
         offered: bool,
@@ -162,7 +165,7 @@ impl Leg {
         let request = bytes.clone();
         let client = self.attempt(stack, id, way, Attempt { branch, cseq, bytes, timeout: T1_64 });
         let state = Sent::Attempting(client);
-        self.outgoing = Some(Outgoing {
+        self.outgoing = Some(spares.put(Outgoing {
             state,
             request,
             purpose: Purpose::Relay,
@@ -174,7 +177,7 @@ impl Leg {
             attempts: 1,
             offered,
             cancelled: false,
-        });
+        }));
         true
     }
 
@@ -316,7 +319,9 @@ impl Leg {
     /// an older attempt becomes an orphan.
     pub(super) fn supersede(&mut self, stack: &mut Stack) {
         self.stop_wait(stack);
-        if let Some(Outgoing { state: Sent::Attempting(older), .. }) = self.outgoing {
+        if let Some(outgoing) = &self.outgoing
+            && let Sent::Attempting(older) = outgoing.state
+        {
             stack.give_up(older);
         }
     }
@@ -329,27 +334,31 @@ impl Leg {
         }
     }
 
-    /// The INVITE is over: answered, or with another outcome. Counts how a recovery went.
+    /// The INVITE is over: answered, or with another outcome. Counts how a recovery went; gives it, if there was one,
+    /// and the number of attempts.
     pub(super) fn end_outgoing(
         &mut self,
         stack: &mut Stack,
+        spares: &mut Spares,
         outcome: Option<Outcome>,
-    ) -> Option<Outgoing> {
+    ) -> Option<(Recovery, u32)> {
         self.stop_wait(stack);
         let mut outgoing = self.outgoing.take()?;
         stack.pool.give_back(std::mem::take(&mut outgoing.request));
-        if let Some(recovery) = outgoing.recovery.filter(|_| outgoing.has_waited()) {
-            let counted = &mut stack.counters.recoveries[recovery.cause as usize];
-            match outcome {
-                None => {
-                    counted.succeeded += 1;
-                    let elapsed = stack.now.since(recovery.first_failure);
-                    stack.counters.excess.count(elapsed.saturating_sub(recovery.waited));
-                }
-                Some(outcome) => counted.ended[outcome as usize] += 1,
+        let recovery = outgoing.recovery.filter(|_| outgoing.has_waited());
+        let attempts = outgoing.attempts;
+        spares.give_back(outgoing);
+        let recovery = recovery?;
+        let counted = &mut stack.counters.recoveries[recovery.cause as usize];
+        match outcome {
+            None => {
+                counted.succeeded += 1;
+                let elapsed = stack.now.since(recovery.first_failure);
+                stack.counters.excess.count(elapsed.saturating_sub(recovery.waited));
             }
+            Some(outcome) => counted.ended[outcome as usize] += 1,
         }
-        Some(outgoing)
+        Some((recovery, attempts))
     }
 
     /// Sends the ACK of a 2xx and keeps it for when the 2xx is repeated (RFC 3261 §13.2.2.4).

@@ -15,7 +15,7 @@ use crate::cti::{Content, ErrorCode, Request, What};
 use crate::key::{ClientId, FlowId, LegId};
 use crate::sip::dialog::MAX_FORWARDS;
 use crate::sip::message::{Head, View};
-use crate::sip::session::{Party, Purpose};
+use crate::sip::session::{Party, Purpose, Spares};
 use crate::sip::transaction::Stack;
 
 impl Agent {
@@ -28,8 +28,10 @@ impl Agent {
         };
         match request.what {
             What::Release => self.release_by(stack, id, reference),
-            What::Hold => start(stack, call, id, Purpose::Hold { reference }),
-            What::Retrieve => start(stack, call, id, Purpose::Retrieve { reference }),
+            What::Hold => start(stack, &mut self.spares, call, id, Purpose::Hold { reference }),
+            What::Retrieve => {
+                start(stack, &mut self.spares, call, id, Purpose::Retrieve { reference })
+            }
         }
     }
 
@@ -55,14 +57,16 @@ impl Agent {
         match purpose {
             Purpose::Relay => {}
             Purpose::Hold { reference } => {
-                acknowledge(stack, call, id, &sdp::inactive(response.body()));
+                acknowledge(stack, &mut self.spares, call, id, &sdp::inactive(response.body()));
                 call.leg_mut(id.side).party = Party::Held;
                 events::emit(stack, call, id, Content::Held { reference });
             }
-            Purpose::Retrieve { reference } => rejoin(stack, call, id, reference, response),
+            Purpose::Retrieve { reference } => {
+                rejoin(stack, &mut self.spares, call, id, reference, response)
+            }
             Purpose::Rejoin { reference } => {
-                events::end_outgoing(stack, call, id, Ended::Answered);
-                acknowledge(stack, call, id.other(), response.body());
+                events::end_outgoing(stack, &mut self.spares, call, id, Ended::Answered);
+                acknowledge(stack, &mut self.spares, call, id.other(), response.body());
                 call.leg_mut(id.side.other()).party = Party::Connected;
                 events::emit(stack, call, id.other(), Content::Retrieved { reference });
             }
@@ -81,7 +85,7 @@ impl Agent {
         if let Purpose::Rejoin { .. } = purpose {
             // The party that was to be retrieved waits for the answer to its offer.
             let offer = body_of(request);
-            acknowledge(stack, call, id.other(), &sdp::inactive(&offer));
+            acknowledge(stack, &mut self.spares, call, id.other(), &sdp::inactive(&offer));
         }
         fail_control(stack, call, id, purpose);
     }
@@ -89,7 +93,7 @@ impl Agent {
 
 /// Sends the INVITE without offer, unless the party is busy with an operation or in the state asked
 /// for.
-fn start(stack: &mut Stack, call: &mut Call, id: LegId, purpose: Purpose) {
+fn start(stack: &mut Stack, spares: &mut Spares, call: &mut Call, id: LegId, purpose: Purpose) {
     let (leg, other) = (call.leg(id.side), call.leg(id.side.other()));
     let (wanted, reference) = match purpose {
         Purpose::Hold { reference } => (Party::Connected, reference),
@@ -100,30 +104,45 @@ fn start(stack: &mut Stack, call: &mut Call, id: LegId, purpose: Purpose) {
     if !idle || leg.party != wanted {
         return fail(stack, call, id, ErrorCode::InSameState, reference);
     }
-    if !stack.has_room_for_client() || !invite(stack, call, id, purpose, b"") {
+    if !stack.has_room_for_client() || !invite(stack, spares, call, id, purpose, b"") {
         fail(stack, call, id, ErrorCode::OutOfService, reference);
     }
 }
 
 /// The offer of the party that comes back goes to the other one.
-fn rejoin(stack: &mut Stack, call: &mut Call, id: LegId, reference: u64, response: View<'_>) {
+fn rejoin(
+    stack: &mut Stack,
+    spares: &mut Spares,
+    call: &mut Call,
+    id: LegId,
+    reference: u64,
+    response: View<'_>,
+) {
     let offer = response.body();
     let purpose = Purpose::Rejoin { reference };
     let sent = !offer.is_empty()
         && call.leg(id.side.other()).outgoing.is_none()
         && call.leg(id.side.other()).incoming.is_none()
         && stack.has_room_for_client()
-        && invite(stack, call, id.other(), purpose, offer);
+        && invite(stack, spares, call, id.other(), purpose, offer);
     if !sent {
-        acknowledge(stack, call, id, &sdp::inactive(offer));
+        acknowledge(stack, spares, call, id, &sdp::inactive(offer));
         fail(stack, call, id, ErrorCode::OutOfService, reference);
     }
 }
 
-fn invite(stack: &mut Stack, call: &mut Call, id: LegId, purpose: Purpose, offer: &[u8]) -> bool {
+fn invite(
+    stack: &mut Stack,
+    spares: &mut Spares,
+    call: &mut Call,
+    id: LegId,
+    purpose: Purpose,
+    offer: &[u8],
+) -> bool {
     let offered = !offer.is_empty();
     let leg = call.leg_mut(id.side);
-    let sent = leg.send_invite(stack, id, MAX_FORWARDS, offered, |out| sdp::write(out, offer));
+    let sent =
+        leg.send_invite(stack, spares, id, MAX_FORWARDS, offered, |out| sdp::write(out, offer));
     if let Some(outgoing) = leg.outgoing.as_mut().filter(|_| sent) {
         outgoing.purpose = purpose;
     }
@@ -131,13 +150,13 @@ fn invite(stack: &mut Stack, call: &mut Call, id: LegId, purpose: Purpose, offer
 }
 
 /// The ACK, with its answer, of a leg whose 2xx waits for it.
-fn acknowledge(stack: &mut Stack, call: &mut Call, id: LegId, answer: &[u8]) {
+fn acknowledge(stack: &mut Stack, spares: &mut Spares, call: &mut Call, id: LegId, answer: &[u8]) {
     let leg = call.leg_mut(id.side);
     let Some((client, flow)) = waits_for_ack(leg.outgoing.as_ref().map(|it| it.state)) else {
         return;
     };
     leg.acknowledge(stack, client, flow, |out| sdp::write(out, answer));
-    events::end_outgoing(stack, call, id, Ended::Answered);
+    events::end_outgoing(stack, spares, call, id, Ended::Answered);
 }
 
 fn waits_for_ack(state: Option<Sent>) -> Option<(ClientId, FlowId)> {

@@ -13,7 +13,7 @@ use super::{Call, Ended};
 use crate::cti::{Content, ErrorCode, Event, Outcome, ReleasingParty};
 use crate::key::{LegId, Side};
 use crate::sip::message::{NameAddr, Uri};
-use crate::sip::session::Party;
+use crate::sip::session::{Party, Spares};
 use crate::sip::transaction::Stack;
 
 /// Tells whoever listens what happened to a party.
@@ -83,16 +83,22 @@ pub(super) fn leave(
 }
 
 /// The INVITE of a leg is over; how its recovery went, if there was one, is told.
-pub(super) fn end_outgoing(stack: &mut Stack, call: &mut Call, leg: LegId, ended: Ended) {
+pub(super) fn end_outgoing(
+    stack: &mut Stack,
+    spares: &mut Spares,
+    call: &mut Call,
+    leg: LegId,
+    ended: Ended,
+) {
     let outcome = match ended {
         Ended::Answered => None,
         Ended::GivenUp => Some(Outcome::GivenUp),
         Ended::Cancelled => Some(Outcome::Cancelled),
         Ended::Released => Some(Outcome::Released),
     };
-    let Some(outgoing) = call.leg_mut(leg.side).end_outgoing(stack, outcome) else { return };
-    let Some(recovery) = outgoing.recovery.filter(|_| outgoing.has_waited()) else { return };
-    let (attempts, elapsed) = (outgoing.attempts, stack.now.since(recovery.first_failure));
+    let recovery = call.leg_mut(leg.side).end_outgoing(stack, spares, outcome);
+    let Some((recovery, attempts)) = recovery else { return };
+    let elapsed = stack.now.since(recovery.first_failure);
     let content = match outcome {
         None => Content::RecoverySucceeded { attempts, elapsed },
         Some(outcome) => Content::RecoveryEnded { outcome, attempts, elapsed },

@@ -51,9 +51,16 @@ impl Agent {
         stack.respond(server, 100);
         let offered = invite.has_offer();
         let other = call.leg_mut(id.side.other());
-        let sent = other.send_invite(stack, id.other(), max_forwards - 1, offered, |out| {
-            rest_of_invite(out, invite);
-        });
+        let sent = other.send_invite(
+            stack,
+            &mut self.spares,
+            id.other(),
+            max_forwards - 1,
+            offered,
+            |out| {
+                rest_of_invite(out, invite);
+            },
+        );
         if !sent {
             return stack.respond(server, 513);
         }
@@ -132,7 +139,7 @@ impl Agent {
             Some(ack) => rest_of_invite(out, ack),
             None => write::body(out, b""),
         });
-        events::end_outgoing(stack, call, id.other(), Ended::Answered);
+        events::end_outgoing(stack, &mut self.spares, call, id.other(), Ended::Answered);
     }
 
     /// CANCEL (RFC 3261 §9.2): 200, and 487 to the INVITE where nothing is under way any more. A
@@ -161,7 +168,7 @@ impl Agent {
                 stack.cancel(client);
             }
             Some((Sent::Waiting | Sent::Answered(..), _)) | None => {
-                events::end_outgoing(stack, call, id.other(), Ended::Cancelled);
+                events::end_outgoing(stack, &mut self.spares, call, id.other(), Ended::Cancelled);
                 self.fail_incoming(stack, id, 487);
             }
         }
@@ -262,7 +269,7 @@ impl Agent {
             // Acknowledged at once, whatever becomes of the other leg.
             leg.acknowledge(stack, client, flow, |out| write::body(out, b""));
             if purpose == Purpose::Relay {
-                events::end_outgoing(stack, call, id, Ended::Answered);
+                events::end_outgoing(stack, &mut self.spares, call, id, Ended::Answered);
             }
         }
         if purpose != Purpose::Relay {
@@ -292,10 +299,10 @@ impl Agent {
         if let Some((purpose, request)) = &control
             && !matches!(status, 408 | 481)
         {
-            events::end_outgoing(stack, call, id, Ended::Answered);
+            events::end_outgoing(stack, &mut self.spares, call, id, Ended::Answered);
             return self.on_control_refused(stack, id, *purpose, request);
         }
-        events::end_outgoing(stack, call, id, Ended::Answered);
+        events::end_outgoing(stack, &mut self.spares, call, id, Ended::Answered);
         if established && matches!(status, 408 | 481) {
             if let Some((purpose, _)) = control {
                 fail_control(stack, call, id, purpose);

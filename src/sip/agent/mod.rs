@@ -26,7 +26,7 @@ mod setup;
 
 use super::flow::Needed;
 use super::message::{Method, Uri, View, write};
-use super::session::{Leg, Sent, Unacknowledged};
+use super::session::{Leg, Sent, Spares, Unacknowledged};
 use super::timer::Timer;
 use super::token::Token;
 use super::transaction::{Owner, Received, Stack, Told, Verdict};
@@ -43,6 +43,7 @@ const RETRY_AFTER_SECS: u64 = 5;
 #[derive(Debug, Default)]
 pub(super) struct Agent {
     calls: Slab<CallId, Call>,
+    spares: Spares,
     /// True when no new calls are taken.
     draining: bool,
     /// Legs that wait and have several targets; some may have gone on meanwhile.

@@ -171,7 +171,7 @@ impl Agent {
         let Some(call) = self.calls.get_mut(id.call) else { return };
         let Some(outgoing) = &call.leg(id.side).outgoing else { return };
         let (purpose, request) = (outgoing.purpose, outgoing.request.clone());
-        events::end_outgoing(stack, call, id, ended);
+        events::end_outgoing(stack, &mut self.spares, call, id, ended);
         if purpose == Purpose::Relay {
             self.fail_incoming(stack, id.other(), status);
         } else {

@@ -7,7 +7,7 @@ use crate::key::{CallId, LegId, ServerId, Side};
 use crate::sip::dialog::MAX_FORWARDS;
 use crate::sip::message::{Method, View};
 use crate::sip::recovery::TRANSPORT_ERROR;
-use crate::sip::session::{Leg, NewRequest};
+use crate::sip::session::{Leg, NewRequest, Spares};
 use crate::sip::transaction::{Owner, Stack};
 
 /// How a call is ended.
@@ -130,7 +130,7 @@ impl Agent {
             end_incoming(stack, leg, end.status);
         }
         let asked = asked_for(&call, id);
-        end_leg(stack, &mut call, id, end.ended, here);
+        end_leg(stack, &mut self.spares, &mut call, id, end.ended, here);
         if end.ended == Ended::GivenUp || asked.is_some() {
             let (leg, reference) = asked.map_or((id, None), |(leg, asked)| (leg, Some(asked)));
             let code = match end.ended {
@@ -139,7 +139,7 @@ impl Agent {
             };
             events::emit(stack, &call, leg, Content::Error { code, reference });
         }
-        end_leg(stack, &mut call, id.other(), Ended::Released, there);
+        end_leg(stack, &mut self.spares, &mut call, id.other(), Ended::Released, there);
         events::leave(stack, &mut call, id, end.by, end.reference);
         events::leave(stack, &mut call, id.other(), end.by, None);
         for leg in call.legs {
@@ -166,7 +166,14 @@ fn end_incoming(stack: &mut Stack, leg: &mut Leg, status: u16) {
     }
 }
 
-fn end_leg(stack: &mut Stack, call: &mut Call, id: LegId, ended: Ended, goodbye: Goodbye<'_>) {
+fn end_leg(
+    stack: &mut Stack,
+    spares: &mut Spares,
+    call: &mut Call,
+    id: LegId,
+    ended: Ended,
+    goodbye: Goodbye<'_>,
+) {
     let leg = call.leg_mut(id.side);
     match leg.outgoing.as_ref().map(|outgoing| outgoing.state) {
         Some(Sent::Attempting(client)) if !leg.confirmed => stack.cancel(client),
@@ -175,7 +182,7 @@ fn end_leg(stack: &mut Stack, call: &mut Call, id: LegId, ended: Ended, goodbye:
         }
         Some(Sent::Attempting(_) | Sent::Waiting) | None => {}
     }
-    events::end_outgoing(stack, call, id, ended);
+    events::end_outgoing(stack, spares, call, id, ended);
     let leg = call.leg_mut(id.side);
     if !leg.confirmed {
         return;

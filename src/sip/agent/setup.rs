@@ -69,7 +69,7 @@ impl Agent {
         let id = LegId { call, side: Side::B };
         let offered = invite.has_offer();
         let leg = call_mut.leg_mut(Side::B);
-        let sent = leg.send_invite(stack, id, max_forwards - 1, offered, |out| {
+        let sent = leg.send_invite(stack, &mut self.spares, id, max_forwards - 1, offered, |out| {
             rest_of_invite(out, invite);
         });
         if !sent {
