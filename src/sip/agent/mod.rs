@@ -24,13 +24,14 @@ mod sdp;
 mod session_timer;
 mod setup;
 
+use self::session_timer::Session;
 use super::flow::Needed;
 use super::message::{Method, Uri, View, write};
 use super::session::{Leg, Sent, Spares, Unacknowledged};
 use super::timer::Timer;
 use super::token::Token;
 use super::transaction::{Owner, Received, Stack, Told, Verdict};
-use crate::key::{CallId, FlowId, LegId, ServerId, Side, Slab, TimerKey};
+use crate::key::{CallId, FlowId, LegId, ServerId, Side, Slab};
 
 /// Methods that are understood, for Allow (RFC 3261 §20.5).
 const ALLOW: &[u8] =
@@ -70,7 +71,7 @@ enum Ended {
 struct Call {
     legs: [Leg; 2],
     /// Runs while the peers refresh their session (RFC 4028).
-    session: Option<TimerKey>,
+    session: Option<Session>,
 }
 
 impl Call {
@@ -157,7 +158,7 @@ impl Agent {
             Timer::C(client) => self.on_invite_unanswered(stack, client),
             Timer::Retry(leg) => self.on_retry(stack, leg),
             Timer::Answer(leg) => self.on_answer_timer(stack, leg),
-            Timer::Session(call) => self.release_expired(stack, call),
+            Timer::Session(call) => self.on_session_timer(stack, call),
             Timer::Drain => self.release_all(stack),
             // Those of transactions and flows.
             _ => {}

@@ -1,7 +1,7 @@
 //! What a response copies from its request (RFC 3261 §8.2.6.2): taken once, when the request comes.
 
 use std::io::Write;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use crate::sip::kept::{Kept, Pool};
 use crate::sip::message::{Header, Method, Name, View, is_secure, write};
@@ -164,10 +164,25 @@ pub(in crate::sip) fn write_top_via(
         }
         None => out.extend_from_slice(via.value),
     }
-    // Writing to a vector does not fail.
-    let _ = write!(out, ";received={}", peer.ip());
+    out.extend_from_slice(b";received=");
+    write_ip(out, peer.ip());
     out.extend_from_slice(rest);
     out.extend_from_slice(b"\r\n");
+}
+
+fn write_ip(out: &mut Vec<u8>, ip: IpAddr) {
+    match ip {
+        IpAddr::V4(ip) => {
+            for (place, octet) in ip.octets().into_iter().enumerate() {
+                if place > 0 {
+                    out.push(b'.');
+                }
+                write::number(out, octet.into());
+            }
+        }
+        // Writing to a vector does not fail.
+        IpAddr::V6(ip) => write!(out, "{ip}").unwrap_or_default(),
+    }
 }
 
 /// Where an `rport` parameter without a value ends.

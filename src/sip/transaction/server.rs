@@ -34,6 +34,8 @@ pub(in crate::sip) struct Server {
     branch: u64,
     /// The last response to an INVITE, and over UDP to any request; empty: none.
     response: Kept,
+    /// The last response to an INVITE was a 100: it is written anew when it is repeated.
+    trying: bool,
     timer: Option<TimerKey>,
     /// Timer G.
     pub(super) repeat: Option<Box<Repeat>>,
@@ -113,6 +115,7 @@ impl Stack {
             forwarded: None,
             cancelled: false,
             response: Kept::default(),
+            trying: false,
             timer: None,
             repeat: None,
         });
@@ -258,11 +261,16 @@ impl Stack {
 
     /// Sends the final response of an INVITE again; its flow may be a new one by now.
     pub(in crate::sip) fn answer_again(&mut self, id: ServerId) {
-        let Some(response) = self.servers.get(id).map(|server| server.response.clone()) else {
-            return;
-        };
+        let Some(server) = self.servers.get(id) else { return };
+        let response = server.response.clone();
         if !response.is_empty() {
             self.send_response(id, &response, true);
+        } else if server.trying && !server.copied.is_empty() {
+            let mut trying = self.pool.take_buffer();
+            server.copied.write(&mut trying, 100, write::reason_phrase(100).as_bytes(), None);
+            write::body(&mut trying, b"");
+            self.send_response(id, &trying, true);
+            self.pool.put_buffer(trying);
         }
     }
 
@@ -275,6 +283,7 @@ impl Stack {
             return self.end_server(id);
         }
         self.pool.give_back(std::mem::take(&mut server.response));
+        server.trying = false;
         if let State::Request(_) = server.state {
             server.state = State::Request(request_server::State::Completed);
             server.copied.give_back(&mut self.pool);
@@ -413,7 +422,9 @@ impl Stack {
         let unreliable = server.transport.is_unreliable();
         match server.state {
             State::Invite(before) => {
-                self.pool.replace(&mut server.response, bytes);
+                server.trying = status == 100;
+                let kept = if server.trying { b"" } else { bytes };
+                self.pool.replace(&mut server.response, kept);
                 let event = match status {
                     100..=199 => return,
                     200..=299 => Event::Success,
