@@ -203,7 +203,8 @@ impl Session {
         }
         let (mut messages, mut frames) = (0u32, 0u32);
         let flow = &self.flow;
-        self.framer.feed(bytes, |frame| {
+        let mut head = host.net().head.borrow_mut();
+        self.framer.feed(bytes, &mut head, |frame| {
             // The endpoint may close the flow for one message; the next ones are not for it.
             if flow.state.get() != State::Open {
                 return;
@@ -218,6 +219,7 @@ impl Session {
                 Frame::Unframed { bytes, error } => host.unframed(flow, bytes, error),
             }
         });
+        drop(head);
         if messages > 0 {
             self.first_message = None;
         }

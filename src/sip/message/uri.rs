@@ -4,6 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use super::lex::{host_name_end, is_uri_text};
 use super::via::port_number;
+use super::word::find;
 use crate::target::Transport;
 
 /// A `sip` or `sips` URI, as written: escapes are not decoded.
@@ -26,7 +27,7 @@ pub struct Uri<'a> {
 impl<'a> Uri<'a> {
     /// Reads a URI. `None` when it is malformed or has another scheme.
     pub fn parse(text: &'a [u8]) -> Option<Self> {
-        let colon = memchr::memchr(b':', text)?;
+        let colon = find(text, 0, [b':'])?;
         let (scheme, rest) = (&text[..colon], &text[colon + 1..]);
         if !scheme.eq_ignore_ascii_case(b"sip") && !scheme.eq_ignore_ascii_case(b"sips") {
             return None;
@@ -34,12 +35,12 @@ impl<'a> Uri<'a> {
         if !is_uri_text(rest) {
             return None;
         }
-        let (user, rest) = match memchr::memchr(b'@', rest) {
+        let (user, rest) = match find(rest, 0, [b'@']) {
             Some(at) => (Some(user(&rest[..at])?), &rest[at + 1..]),
             None => (None, rest),
         };
         // Elsewhere `@` must be escaped: with two of them, who says which one ends the user?
-        if memchr::memchr(b'@', rest).is_some() {
+        if find(rest, 0, [b'@']).is_some() {
             return None;
         }
         let (rest, headers) = split(rest, b'?');
@@ -131,7 +132,7 @@ fn user(userinfo: &[u8]) -> Option<&[u8]> {
 
 /// What is before the first `separator`, and what is after it.
 fn split(text: &[u8], separator: u8) -> (&[u8], &[u8]) {
-    match memchr::memchr(separator, text) {
+    match find(text, 0, [separator]) {
         Some(at) => (&text[..at], &text[at + 1..]),
         None => (text, &[]),
     }

@@ -141,11 +141,16 @@ impl<'a> View<'a> {
 
     /// The body: what follows the head, up to Content-Length where that is less.
     pub fn body(&self) -> &'a [u8] {
-        let rest = self.bytes.get(self.head.body.into()..).unwrap_or_default();
+        let rest = self.after_head();
         match self.first(Name::ContentLength).map(content_length) {
             Some(Ok(len)) => rest.get(..len).unwrap_or(rest),
             Some(Err(_)) | None => rest,
         }
+    }
+
+    /// Everything behind the head.
+    pub(super) fn after_head(&self) -> &'a [u8] {
+        self.bytes.get(self.head.body.into()..).unwrap_or_default()
     }
 
     /// The topmost Via: the first value of the first Via header.
