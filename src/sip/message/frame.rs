@@ -11,7 +11,6 @@
 //! ```
 
 use std::fmt;
-use std::mem;
 
 use super::head::{Extent, Head};
 use super::lex::{number, trim};
@@ -126,14 +125,21 @@ impl std::error::Error for FrameError {}
 /// Splits the stream of one flow into messages.
 ///
 /// Holds nothing but a message that is not whole yet: no more of it than has come, in a vector at
-/// most twice as large. Between messages it owns no memory. Each byte is looked at once where the
+/// most twice as large. Between messages it owns no memory, and is small itself: most connections are idle. Each byte is looked at once where the
 /// message comes in one piece, three times at most where it does not.
 #[derive(Debug)]
 pub struct Framer {
-    message_bytes_max: usize,
+    /// A message that did not come in one piece.
+    held: Option<Box<Held>>,
+    message_bytes_max: u16,
     state: State,
-    /// The message so far, when it did not come in one piece.
-    held: Vec<u8>,
+}
+
+/// A message that is not whole yet.
+#[derive(Debug)]
+struct Held {
+    /// What came of it.
+    bytes: Vec<u8>,
     scan: Scan,
 }
 
@@ -159,10 +165,9 @@ impl Framer {
     /// [`MESSAGE_BYTES_MAX`], are refused.
     pub fn new(message_bytes_max: usize) -> Self {
         Self {
-            message_bytes_max: message_bytes_max.min(MESSAGE_BYTES_MAX),
+            held: None,
+            message_bytes_max: message_bytes_max.min(MESSAGE_BYTES_MAX) as u16,
             state: State::Between(0),
-            held: Vec::new(),
-            scan: Scan::default(),
         }
     }
 
@@ -193,7 +198,7 @@ impl Framer {
                     (_, 1 | 3) => self.refuse(b"\r", FrameError::BareLineEnd, &mut each),
                     _ => self.state = State::Message,
                 },
-                State::Message if self.held.is_empty() => {
+                State::Message if self.held.is_none() => {
                     input = self.feed_borrowed(input, head, &mut each);
                 }
                 State::Message => input = self.feed_held(input, head, &mut each),
@@ -216,10 +221,10 @@ impl Framer {
         let len = match head.scan(input) {
             Extent::Head(head_len) => {
                 let body = head.content_length(input);
-                whole(head_len, body, self.message_bytes_max).map_err(|error| (error, head_len))
+                whole(head_len, body, self.bytes_max()).map_err(|error| (error, head_len))
             }
             Extent::Part => {
-                self.held.extend_from_slice(input);
+                self.hold(input, None);
                 return &[];
             }
             Extent::Refused { error, cut } => Err((error, cut)),
@@ -227,17 +232,23 @@ impl Framer {
         match len {
             Ok(len) => {
                 if let Some((message, rest)) = input.split_at_checked(len) {
-                    self.begin_again();
+                    self.state = State::Between(0);
                     each(Frame::Message(View::new(message, head)));
                     return rest;
                 }
-                self.scan.whole = Some(len);
-                self.held.reserve_exact(len.min(input.len() + RESERVE_MAX));
-                self.held.extend_from_slice(input);
+                self.hold(input, Some(len));
             }
             Err((error, cut)) => self.refuse(input.get(..cut).unwrap_or(input), error, each),
         }
         &[]
+    }
+
+    /// Keeps the beginning of a message, which is to have `whole` bytes if that is known.
+    fn hold(&mut self, input: &[u8], whole: Option<usize>) {
+        let capacity = whole.map_or(input.len(), |len| len.min(input.len() + RESERVE_MAX));
+        let mut bytes = Vec::with_capacity(capacity);
+        bytes.extend_from_slice(input);
+        self.held = Some(Box::new(Held { bytes, scan: Scan { whole, ..Scan::default() } }));
     }
 
     /// `input` goes on with the held message. Returns what follows it.
@@ -247,39 +258,37 @@ impl Framer {
         head: &mut Head,
         each: &mut impl FnMut(Frame<'_>),
     ) -> &'a [u8] {
-        let wanted = match self.scan.whole {
-            Some(len) => len.saturating_sub(self.held.len()),
+        let Some(mut held) = self.held.take() else { return input };
+        let Held { bytes, scan } = &mut *held;
+        let wanted = match scan.whole {
+            Some(len) => len.saturating_sub(bytes.len()),
             None => HOLD_STEP,
         };
         let (taken, rest) = input.split_at(wanted.min(input.len()));
-        let held_before = self.held.len();
-        self.held.extend_from_slice(taken);
-        match self.scan.advance(&self.held, self.message_bytes_max) {
-            Step::Whole { len } if len <= self.held.len() => {
-                let held = mem::take(&mut self.held);
-                self.begin_again();
-                let message = &held[..len];
+        let held_before = bytes.len();
+        bytes.extend_from_slice(taken);
+        match scan.advance(bytes, self.bytes_max()) {
+            Step::Whole { len } if len <= bytes.len() => {
+                self.state = State::Between(0);
+                let message = &bytes[..len];
                 // What is wrong with it the view says.
                 let _ = head.read(message);
                 each(Frame::Message(View::new(message, head)));
-                input.get(len.saturating_sub(held_before)..).unwrap_or_default()
+                return input.get(len.saturating_sub(held_before)..).unwrap_or_default();
             }
-            Step::Whole { len } => {
-                self.held.reserve_exact((len - self.held.len()).min(RESERVE_MAX));
-                rest
-            }
-            Step::More => rest,
+            Step::Whole { len } => bytes.reserve_exact((len - bytes.len()).min(RESERVE_MAX)),
+            Step::More => {}
             Step::Refused { error, cut } => {
-                let held = mem::take(&mut self.held);
-                self.refuse(held.get(..cut).unwrap_or(&held), error, each);
-                &[]
+                self.refuse(bytes.get(..cut).unwrap_or(bytes), error, each);
+                return &[];
             }
         }
+        self.held = Some(held);
+        rest
     }
 
-    fn begin_again(&mut self) {
-        self.state = State::Between(0);
-        self.scan = Scan::default();
+    fn bytes_max(&self) -> usize {
+        self.message_bytes_max.into()
     }
 
     fn refuse(&mut self, bytes: &[u8], error: FrameError, each: &mut impl FnMut(Frame<'_>)) {
