@@ -51,12 +51,17 @@ impl<'a> Uri<'a> {
 
     /// The URI parameter `name`, in any case: `Some(None)` when it has no value.
     pub fn param(&self, name: &str) -> Option<Option<&'a [u8]>> {
-        self.params.split(|&byte| byte == b';').find_map(|param| {
-            let equals = param.iter().position(|&byte| byte == b'=');
-            let found = &param[..equals.unwrap_or(param.len())];
-            let value = equals.map(|equals| &param[equals + 1..]);
-            found.eq_ignore_ascii_case(name.as_bytes()).then_some(value)
-        })
+        let mut rest = self.params;
+        loop {
+            let (param, after) = rest.split_at(find(rest, 0, [b';']).unwrap_or(rest.len()));
+            if let Some((found, value)) = param.split_at_checked(name.len())
+                && matches!(value.first(), None | Some(b'='))
+                && found.eq_ignore_ascii_case(name.as_bytes())
+            {
+                return Some(value.get(1..));
+            }
+            rest = after.get(1..)?;
+        }
     }
 
     /// The user as a number to look up, escapes decoded (RFC 3261 §19.1.4); empty when there is none or it is

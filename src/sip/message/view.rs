@@ -123,12 +123,12 @@ impl<'a> View<'a> {
 
     /// The single values of all headers of that name, in order, split at commas outside quotes and
     /// brackets.
-    pub fn values(&self, name: Name) -> impl Iterator<Item = &'a [u8]> + 'a {
+    pub fn values(&self, name: Name) -> impl Iterator<Item = &'a [u8]> + use<'a> {
         let bytes = self.bytes;
         self.entries(name).flat_map(move |entry| Values::new(entry.value.of(bytes)))
     }
 
-    fn entries(&self, name: Name) -> impl Iterator<Item = &'a Entry> + 'a {
+    fn entries(&self, name: Name) -> impl Iterator<Item = &'a Entry> + use<'a> {
         let none_before = self.head.first(name).is_none();
         let headers = if none_before { &[][..] } else { &self.head.headers[..] };
         headers.iter().filter(move |entry| entry.name == name)
@@ -213,12 +213,12 @@ impl<'a> View<'a> {
     }
 
     /// The single Record-Route values, topmost first.
-    pub fn record_routes(&self) -> impl Iterator<Item = &'a [u8]> + 'a {
+    pub fn record_routes(&self) -> impl Iterator<Item = &'a [u8]> + use<'a> {
         self.values(Name::RecordRoute)
     }
 
     /// The single Route values, topmost first.
-    pub fn routes(&self) -> impl Iterator<Item = &'a [u8]> + 'a {
+    pub fn routes(&self) -> impl Iterator<Item = &'a [u8]> + use<'a> {
         self.values(Name::Route)
     }
 
