@@ -50,9 +50,9 @@ fn a_message_that_came_as_a_whole_is_not_copied() {
     let stream = OPTIONS.repeat(3);
     let mut framer = Framer::new(65_535);
     let mut count = 0;
-    framer.feed(stream.as_bytes(), |frame| {
-        let Frame::Message(bytes) = frame else { panic!("{frame:?}") };
-        assert_eq!(bytes.as_ptr(), stream[count * OPTIONS.len()..].as_ptr());
+    framer.feed(stream.as_bytes(), &mut Head::new(), |frame| {
+        let Frame::Message(message) = frame else { panic!("{frame:?}") };
+        assert_eq!(message.bytes().as_ptr(), stream[count * OPTIONS.len()..].as_ptr());
         count += 1;
     });
     assert_eq!(count, 3);
@@ -65,7 +65,7 @@ fn a_message_is_partial_from_its_first_byte_to_its_last() {
     let stream = format!("\r\n{}abc", with_length("Content-Length: 3\r\n"));
     for (at, byte) in stream.bytes().enumerate() {
         let mut count = 0;
-        framer.feed(&[byte], |_| count += 1);
+        framer.feed(&[byte], &mut Head::new(), |_| count += 1);
         let is_last = at + 1 == stream.len();
         assert_eq!(count, usize::from(is_last));
         assert_eq!(framer.is_partial(), at >= 2 && !is_last, "after byte {at}");
@@ -115,8 +115,8 @@ fn nothing_is_read_behind_an_error() {
     let stream = format!("{}{OPTIONS}", with_length(""));
     let mut framer = Framer::new(65_535);
     let mut count = 0;
-    framer.feed(stream.as_bytes(), |_| count += 1);
-    framer.feed(OPTIONS.as_bytes(), |_| count += 1);
+    framer.feed(stream.as_bytes(), &mut Head::new(), |_| count += 1);
+    framer.feed(OPTIONS.as_bytes(), &mut Head::new(), |_| count += 1);
     assert_eq!(count, 1);
     assert!(!framer.is_partial());
 }
@@ -197,7 +197,7 @@ fn limits_are_met_exactly_and_not_exceeded_by_a_byte() {
     assert_eq!(frames(good.as_bytes()), [message(good.as_bytes())]);
     let bytes_max = good.len() - 1;
     let mut found = None;
-    Framer::new(bytes_max).feed(good.as_bytes(), |frame| {
+    Framer::new(bytes_max).feed(good.as_bytes(), &mut Head::new(), |frame| {
         found = Some(matches!(
             frame,
             Frame::Unframed { error: FrameError::MessageTooLarge { bytes, .. }, .. }
@@ -222,7 +222,7 @@ fn a_header_of_a_mebibyte_and_ten_thousand_headers_are_refused_early() {
         let mut framer = Framer::new(65_535);
         let mut refused_at = None;
         for (at, byte) in stream.bytes().enumerate() {
-            framer.feed(&[byte], |_| refused_at = Some(at));
+            framer.feed(&[byte], &mut Head::new(), |_| refused_at = Some(at));
             if refused_at.is_some() {
                 break;
             }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use holdfast::key::{FlowId, ShardId};
 use holdfast::options::Options;
-use holdfast::sip::message::{Frame, Framer};
+use holdfast::sip::message::{Frame, Framer, Head};
 use holdfast::sip::{Action, Actions, Endpoint, FlowError, Input, NewFlow, Stats};
 use holdfast::time::Instant;
 
@@ -39,6 +39,7 @@ pub(crate) struct Server {
     pub(crate) actions: Actions,
     /// One for all flows: what a peer writes here is whole messages.
     framer: Framer,
+    head: Head,
     outbox: Vec<u8>,
     /// Bytes of messages that were sent.
     pub(crate) written: u64,
@@ -50,6 +51,7 @@ impl Server {
             endpoint: Endpoint::new(ShardId(0), [7; 32], Arc::clone(options)),
             actions: Actions::new(),
             framer: Framer::new(options.limits.message_bytes_max),
+            head: Head::new(),
             outbox: Vec::with_capacity(WRITE_BYTES * 2),
             written: 0,
         }
@@ -62,15 +64,17 @@ impl Server {
 
     /// Lets one thing happen; what comes of it is in `actions`.
     pub(crate) fn handle(&mut self, now: Instant, event: &Event, bytes: &[u8]) {
-        let Self { endpoint, actions, framer, .. } = self;
+        let Self { endpoint, actions, framer, head, .. } = self;
         match event {
             Event::Accept(new) => {
                 self.accept(now, *new);
             }
-            Event::Read { flow, bytes: range } => framer.feed(&bytes[range.clone()], |frame| {
-                let Frame::Message(bytes) = frame else { panic!("{frame:?} is no message") };
-                endpoint.handle(now, Input::Message { flow: *flow, bytes }, actions);
-            }),
+            Event::Read { flow, bytes: range } => {
+                framer.feed(&bytes[range.clone()], head, |frame| {
+                    let Frame::Message(message) = frame else { panic!("{frame:?} is no message") };
+                    endpoint.handle(now, Input::Framed { flow: *flow, message }, actions);
+                })
+            }
             Event::Opened(flow) => {
                 endpoint.handle(now, Input::FlowOpened { flow: *flow }, actions);
             }

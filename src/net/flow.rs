@@ -72,6 +72,9 @@ pub(crate) struct Flow {
     pub(crate) gated: Cell<bool>,
 }
 
+// The allocator's class of 256 bytes, with the counts of its `Rc`.
+const _: () = assert!(size_of::<Flow>() + 16 <= 256);
+
 /// Bytes to write, of which the first `written` have been.
 #[derive(Default)]
 struct Outbox {

@@ -44,7 +44,7 @@ use glommio::timer::Timer;
 use crate::key::{FlowId, Key, Slab};
 use crate::network::Network;
 use crate::options::{DeviceId, Limits, Options};
-use crate::sip::message::FrameError;
+use crate::sip::message::{FrameError, Head, View};
 use crate::sip::{FlowError, NewFlow};
 use crate::time::Instant;
 
@@ -85,7 +85,7 @@ pub(crate) trait Host: Sized + 'static {
     /// From now on `flow` is what its id names.
     fn attach(&self, flow: &Rc<Flow>);
     /// A whole message was read.
-    fn message(self: &Rc<Self>, flow: &Flow, bytes: &[u8]);
+    fn message(self: &Rc<Self>, flow: &Flow, message: View<'_>);
     /// The stream cannot be split any further.
     fn unframed(self: &Rc<Self>, flow: &Flow, bytes: &[u8], error: FrameError);
     /// A connection asked for is open.
@@ -154,6 +154,8 @@ pub(crate) struct Net {
     queued: Cell<usize>,
     /// What is read lands here and is framed before anything else runs.
     buffer: RefCell<Box<[u8]>>,
+    /// The head of what is framed.
+    head: RefCell<Head>,
     /// Sockets for datagrams.
     datagrams: Vec<Rc<Datagrams>>,
     /// What TLS handshakes need; `None` until it is set.
@@ -181,6 +183,7 @@ impl Net {
             leaving: Cell::new(0),
             queued: Cell::new(0),
             buffer: RefCell::new(vec![0; READ_BYTES].into_boxed_slice()),
+            head: RefCell::default(),
             datagrams,
             tls: RefCell::default(),
             names: RefCell::default(),

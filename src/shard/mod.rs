@@ -33,7 +33,7 @@ use crate::key::{FlowId, Key, ShardId};
 use crate::net::{Flow, Host, Net, NetStats, Undelivered, tcp};
 use crate::options::Options;
 use crate::sip::counters::Counters;
-use crate::sip::message::FrameError;
+use crate::sip::message::{FrameError, View};
 use crate::sip::{Action, Actions, CloseReason, Endpoint, FlowError, Input, NewFlow, Stats};
 use crate::target::{Target, Transport};
 use crate::time::Instant;
@@ -306,15 +306,15 @@ impl<P: Protocol> Host for Shard<P> {
         self.places.borrow_mut().insert(flow.id, Place::Here(Rc::clone(flow)));
     }
 
-    fn message(self: &Rc<Self>, flow: &Flow, bytes: &[u8]) {
+    fn message(self: &Rc<Self>, flow: &Flow, message: View<'_>) {
         if self.mesh.has_others()
-            && let Some(home) = self.home(bytes)
-            && self.mesh.forward(home, flow, bytes)
+            && let Some(home) = self.home(message.bytes())
+            && self.mesh.forward(home, flow, message.bytes())
         {
             self.net.tally.count(|stats| stats.forwarded += 1);
             return;
         }
-        self.turn(Input::Message { flow: flow.id, bytes });
+        self.turn(Input::Framed { flow: flow.id, message });
     }
 
     fn unframed(self: &Rc<Self>, flow: &Flow, bytes: &[u8], error: FrameError) {

@@ -5,7 +5,7 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::message::FrameError;
+use super::message::{FrameError, View};
 use crate::cti;
 use crate::key::FlowId;
 use crate::options::{DeviceId, Options};
@@ -52,7 +52,14 @@ pub enum FlowError {
 /// Something that happens to an endpoint.
 #[derive(Debug)]
 pub enum Input<'a> {
-    /// A whole message, as framed, at most `message_bytes_max` bytes; over UDP a whole datagram.
+    /// A whole message whose head was read when it was framed.
+    Framed {
+        /// Where it was read.
+        flow: FlowId,
+        /// The message, at most `message_bytes_max` bytes.
+        message: View<'a>,
+    },
+    /// A whole message that nobody has read yet, at most `message_bytes_max` bytes; over UDP a whole datagram.
     Message {
         /// Where it was read.
         flow: FlowId,

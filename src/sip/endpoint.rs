@@ -76,7 +76,14 @@ impl Endpoint {
         self.stack.wheel.advance(now);
         std::mem::swap(&mut self.stack.out, out);
         match input {
-            Input::Message { flow, bytes } => self.on_message(flow, bytes),
+            Input::Framed { flow, message } => self.on_message(flow, message),
+            Input::Message { flow, bytes } => {
+                let mut head = std::mem::take(&mut self.head);
+                // What is wrong with it the view says.
+                let _ = head.read(bytes);
+                self.on_message(flow, View::new(bytes, &head));
+                self.head = head;
+            }
             Input::Unframed { flow, bytes, error } => self.on_unframed(flow, bytes, error),
             Input::FlowOpened { flow } => self.on_flow_opened(flow),
             Input::FlowFailed { flow, error } => self.on_flow_failed(flow, error),
@@ -128,24 +135,13 @@ impl Endpoint {
         self.user.is_drained() && self.stack.is_quiet()
     }
 
-    fn on_message(&mut self, flow: FlowId, bytes: &[u8]) {
+    fn on_message(&mut self, flow: FlowId, message: View<'_>) {
         self.stack.counted.messages += 1;
         self.stack.flows.heard(flow, self.stack.now);
-        let mut head = std::mem::take(&mut self.head);
-        match head.read(bytes) {
-            Ok(()) => {
-                let view = View::new(bytes, &head);
-                match view.essentials() {
-                    Ok(essentials) => self.on_checked(flow, view.with(&essentials)),
-                    Err(error) => self.on_bad_message(flow, view, error),
-                }
-            }
-            Err(error) => {
-                let view = View::new(bytes, &head);
-                self.on_bad_message(flow, view, error);
-            }
+        match message.essentials() {
+            Ok(essentials) => self.on_checked(flow, message.with(&essentials)),
+            Err(error) => self.on_bad_message(flow, message, error),
         }
-        self.head = head;
     }
 
     fn on_checked(&mut self, flow: FlowId, message: View<'_>) {

@@ -57,6 +57,13 @@ impl fmt::Display for Token {
     }
 }
 
+/// A number in 16 hexadecimal digits.
+pub(super) fn hex_text(number: u64) -> [u8; 16] {
+    let mut text = [0; 16];
+    put_hex(&mut text, number);
+    text
+}
+
 /// What a byte that is no digit stands for.
 const NO_DIGIT: u8 = u8::MAX;
 

@@ -43,7 +43,15 @@ impl fmt::Debug for OwnedFrame {
 impl From<Frame<'_>> for OwnedFrame {
     fn from(frame: Frame<'_>) -> Self {
         match frame {
-            Frame::Message(bytes) => Self::Message(bytes.to_vec()),
+            Frame::Message(message) => {
+                let bytes = message.bytes();
+                let mut head = Head::new();
+                // What is wrong with it both views say.
+                let _ = head.read(bytes);
+                let read = View::new(bytes, &head);
+                assert_eq!(format!("{message:?}"), format!("{read:?}"), "{}", bytes.escape_ascii());
+                Self::Message(bytes.to_vec())
+            }
             Frame::Ping => Self::Ping,
             Frame::Unframed { bytes, error } => Self::Unframed { bytes: bytes.to_vec(), error },
         }
@@ -58,10 +66,11 @@ pub fn frames(stream: &[u8]) -> Vec<OwnedFrame> {
 /// The frames of a stream that is read in the pieces between `cuts`, which ascend.
 pub fn frames_of_cuts(stream: &[u8], cuts: impl IntoIterator<Item = usize>) -> Vec<OwnedFrame> {
     let mut framer = Framer::new(65_535);
+    let mut head = Head::new();
     let mut frames = Vec::new();
     let mut start = 0;
     for end in cuts.into_iter().chain([stream.len()]) {
-        framer.feed(&stream[start..end], |frame| frames.push(frame.into()));
+        framer.feed(&stream[start..end], &mut head, |frame| frames.push(frame.into()));
         start = end;
     }
     frames

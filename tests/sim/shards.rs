@@ -5,7 +5,7 @@ use std::fmt;
 
 use holdfast::key::FlowId;
 use holdfast::options::Role;
-use holdfast::sip::message::{Frame, Framer, PING};
+use holdfast::sip::message::{Frame, Framer, Head, PING};
 use holdfast::sip::{Action, FlowError, Input, NewFlow};
 use holdfast::target::{Target, Transport};
 use holdfast::time::Instant;
@@ -60,9 +60,9 @@ impl World {
         let bytes_max = server.options.limits.message_bytes_max;
         let framer = server.shards[at.shard].streams.entry(flow);
         let mut frames = Vec::new();
-        framer.or_insert_with(|| Framer::new(bytes_max)).feed(bytes, |frame| {
+        framer.or_insert_with(|| Framer::new(bytes_max)).feed(bytes, &mut Head::new(), |frame| {
             frames.push(match frame {
-                Frame::Message(bytes) => Read::Message(bytes.to_vec()),
+                Frame::Message(message) => Read::Message(message.bytes().to_vec()),
                 Frame::Ping => Read::Ping,
                 Frame::Unframed { bytes, error } => Read::Unframed(bytes.to_vec(), error),
             });

@@ -93,6 +93,9 @@ impl Protocol for Servant {
 
     fn handle(&mut self, now: Instant, input: Input<'_>, out: &mut Actions) {
         match input {
+            Input::Framed { flow, message } => {
+                self.handle(now, Input::Message { flow, bytes: message.bytes() }, out);
+            }
             Input::Message { flow, bytes } => {
                 assert!(self.flows.get(flow).is_some(), "a message of a flow that is gone");
                 self.on_message(now, flow, bytes, out);

@@ -1,6 +1,8 @@
 //! Addresses with parameters: From, To, Contact, Route, Record-Route (RFC 3261 §20.10).
 
-use super::lex::{Param, Params, address_end, is_uri_text, quoted_end, skip_lws, trim};
+use super::lex::{
+    Param, Params, address_end, is_uri_text, quoted_end, skip_lws, trim, uri_text_end,
+};
 use super::uri::Uri;
 use crate::sip::Token;
 
@@ -106,15 +108,18 @@ impl<'a> Address<'a> {
         match bytes.get(at) {
             Some(b'<') => {
                 let open = at + 1;
-                let close = open + memchr::memchr(b'>', &bytes[open..])?;
+                let close = uri_text_end(bytes, open);
+                if bytes.get(close) != Some(&b'>') {
+                    return None;
+                }
                 let display = trim(&bytes[..at]);
                 let uri = &bytes[open..close];
-                (is_absolute(uri)).then_some(Self { display, uri, end: close + 1 })
+                has_scheme(uri).then_some(Self { display, uri, end: close + 1 })
             }
             Some(b'?' | b'"') => None,
             Some(_) | None => {
                 let uri = trim(&bytes[..at]);
-                (is_absolute(uri)).then_some(Self { display: &[], uri, end: at })
+                is_absolute(uri).then_some(Self { display: &[], uri, end: at })
             }
         }
     }
@@ -122,10 +127,17 @@ impl<'a> Address<'a> {
 
 /// True for `scheme:anything` (RFC 3261 §25.1, absoluteURI, and what is like it).
 pub(super) fn is_absolute(uri: &[u8]) -> bool {
+    has_scheme(uri) && is_uri_text(uri)
+}
+
+/// True for what begins with a scheme, a colon and something else.
+fn has_scheme(uri: &[u8]) -> bool {
+    if let [b's', b'i', b'p', b':', _, ..] = uri {
+        return true;
+    }
     let is_scheme = |b: &u8| b.is_ascii_alphanumeric() || matches!(b, b'+' | b'-' | b'.');
     let scheme_len = uri.iter().position(|byte| !is_scheme(byte)).unwrap_or(uri.len());
     uri.first().is_some_and(u8::is_ascii_alphabetic)
         && uri.get(scheme_len) == Some(&b':')
         && scheme_len + 1 < uri.len()
-        && is_uri_text(uri)
 }

@@ -1,7 +1,7 @@
 //! Whether a message has what every message needs (RFC 3261 §8.1.1, §8.2, §16.3).
 
 use super::addr::{NameAddr, is_absolute};
-use super::frame::{FrameError, content_length};
+use super::frame::FrameError;
 use super::head::{HeadError, Start};
 use super::method::Method;
 use super::name::Name;
@@ -29,8 +29,7 @@ impl<'a> View<'a> {
     /// Only the topmost Via is read: the others are for whoever sent the message.
     ///
     /// # Errors
-    /// The first thing found wrong, of a message of which [`Head::read`](super::Head::read) found
-    /// nothing.
+    /// The first thing found wrong, by [`Head::read`](super::Head::read) or then.
     pub fn check(&self) -> Result<(), HeadError> {
         self.essentials().map(|_| ())
     }
@@ -40,6 +39,7 @@ impl<'a> View<'a> {
     /// # Errors
     /// As for [`check`](Self::check).
     pub fn essentials(&self) -> Result<Essentials<'a>, HeadError> {
+        self.head.result?;
         if let Some(&name) = ONCE.iter().find(|&&name| self.head.is_repeated(name)) {
             return Err(HeadError::Repeated(name));
         }
@@ -89,14 +89,12 @@ impl<'a> View<'a> {
     }
 
     fn check_content_length(&self) -> Result<(), HeadError> {
-        if self.head.is_repeated(Name::ContentLength) {
-            return Err(FrameError::ConflictingContentLength.into());
-        }
-        let Some(value) = self.first(Name::ContentLength) else {
-            return Ok(());
+        let content_length = match self.head.content_length(self.bytes) {
+            Ok(length) => length,
+            Err(FrameError::NoContentLength) => return Ok(()),
+            Err(error) => return Err(error.into()),
         };
-        let content_length = content_length(value)?;
-        let found = self.body().len();
+        let found = self.after_head().len();
         if found < content_length {
             return Err(HeadError::BodyTooShort { content_length, found });
         }

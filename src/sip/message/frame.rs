@@ -11,21 +11,22 @@
 //! ```
 
 use std::fmt;
-use std::mem;
 
+use super::head::{Extent, Head};
 use super::lex::{number, trim};
 use super::lines::{Event, Lines};
 use super::name::{self, Name};
+use super::view::View;
 use super::{
     BODY_BYTES_MAX, HEAD_BYTES_MAX, HEADER_BYTES_MAX, HEADERS_MAX, MESSAGE_BYTES_MAX,
     START_LINE_BYTES_MAX,
 };
 
 /// What a stream holds next.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug)]
 pub enum Frame<'a> {
-    /// A whole message, start line to the last byte of the body.
-    Message(&'a [u8]),
+    /// A whole message, start line to the last byte of the body, of which the head was read.
+    Message(View<'a>),
     /// CRLFCRLF between messages: the peer wants a CRLF back (RFC 5626 §3.5.1).
     Ping,
     /// A message that cannot be told from the next one. Nothing after it is read: answer it if its
@@ -124,14 +125,21 @@ impl std::error::Error for FrameError {}
 /// Splits the stream of one flow into messages.
 ///
 /// Holds nothing but a message that is not whole yet: no more of it than has come, in a vector at
-/// most twice as large. Between messages it owns no memory. Each byte is looked at once, however
-/// they come in.
+/// most twice as large. Between messages it owns no memory, and is small itself: most connections are idle. Each byte is looked at once where the
+/// message comes in one piece, three times at most where it does not.
 #[derive(Debug)]
 pub struct Framer {
-    message_bytes_max: usize,
+    /// A message that did not come in one piece.
+    held: Option<Box<Held>>,
+    message_bytes_max: u16,
     state: State,
-    /// The message so far, when it did not come in one piece.
-    held: Vec<u8>,
+}
+
+/// A message that is not whole yet.
+#[derive(Debug)]
+struct Held {
+    /// What came of it.
+    bytes: Vec<u8>,
     scan: Scan,
 }
 
@@ -157,19 +165,18 @@ impl Framer {
     /// [`MESSAGE_BYTES_MAX`], are refused.
     pub fn new(message_bytes_max: usize) -> Self {
         Self {
-            message_bytes_max: message_bytes_max.min(MESSAGE_BYTES_MAX),
+            held: None,
+            message_bytes_max: message_bytes_max.min(MESSAGE_BYTES_MAX) as u16,
             state: State::Between(0),
-            held: Vec::new(),
-            scan: Scan::default(),
         }
     }
 
-    /// Feeds bytes just read; calls `each` for every whole frame, in order.
+    /// Feeds bytes just read; calls `each` for every whole frame, in order. Heads are read into `head`.
     ///
     /// A message that lies in `input` as a whole is borrowed from there. The frames are the same
     /// however the stream is cut into inputs. After [`Frame::Unframed`] nothing more comes, now or
     /// later. A CRLF that is not half of a ping is skipped: a pong, or a stray one (RFC 3261 §7.5).
-    pub fn feed(&mut self, mut input: &[u8], mut each: impl FnMut(Frame<'_>)) {
+    pub fn feed(&mut self, mut input: &[u8], head: &mut Head, mut each: impl FnMut(Frame<'_>)) {
         while let Some(&first) = input.first() {
             match self.state {
                 State::Dead => return,
@@ -191,10 +198,10 @@ impl Framer {
                     (_, 1 | 3) => self.refuse(b"\r", FrameError::BareLineEnd, &mut each),
                     _ => self.state = State::Message,
                 },
-                State::Message if self.held.is_empty() => {
-                    input = self.feed_borrowed(input, &mut each);
+                State::Message if self.held.is_none() => {
+                    input = self.feed_borrowed(input, head, &mut each);
                 }
-                State::Message => input = self.feed_held(input, &mut each),
+                State::Message => input = self.feed_held(input, head, &mut each),
             }
         }
     }
@@ -205,57 +212,83 @@ impl Framer {
     }
 
     /// `input` begins with a message. Returns what follows it.
-    fn feed_borrowed<'a>(&mut self, input: &'a [u8], each: &mut impl FnMut(Frame<'_>)) -> &'a [u8] {
-        match self.scan.advance(input, self.message_bytes_max) {
-            Step::Whole { len } => {
+    fn feed_borrowed<'a>(
+        &mut self,
+        input: &'a [u8],
+        head: &mut Head,
+        each: &mut impl FnMut(Frame<'_>),
+    ) -> &'a [u8] {
+        let len = match head.scan(input) {
+            Extent::Head(head_len) => {
+                let body = head.content_length(input);
+                whole(head_len, body, self.bytes_max()).map_err(|error| (error, head_len))
+            }
+            Extent::Part => {
+                self.hold(input, None);
+                return &[];
+            }
+            Extent::Refused { error, cut } => Err((error, cut)),
+        };
+        match len {
+            Ok(len) => {
                 if let Some((message, rest)) = input.split_at_checked(len) {
-                    self.begin_again();
-                    each(Frame::Message(message));
+                    self.state = State::Between(0);
+                    each(Frame::Message(View::new(message, head)));
                     return rest;
                 }
-                self.held.reserve_exact(len.min(input.len() + RESERVE_MAX));
-                self.held.extend_from_slice(input);
+                self.hold(input, Some(len));
             }
-            Step::More => self.held.extend_from_slice(input),
-            Step::Refused { error, cut } => {
-                self.refuse(input.get(..cut).unwrap_or(input), error, each);
-            }
+            Err((error, cut)) => self.refuse(input.get(..cut).unwrap_or(input), error, each),
         }
         &[]
     }
 
+    /// Keeps the beginning of a message, which is to have `whole` bytes if that is known.
+    fn hold(&mut self, input: &[u8], whole: Option<usize>) {
+        let capacity = whole.map_or(input.len(), |len| len.min(input.len() + RESERVE_MAX));
+        let mut bytes = Vec::with_capacity(capacity);
+        bytes.extend_from_slice(input);
+        self.held = Some(Box::new(Held { bytes, scan: Scan { whole, ..Scan::default() } }));
+    }
+
     /// `input` goes on with the held message. Returns what follows it.
-    fn feed_held<'a>(&mut self, input: &'a [u8], each: &mut impl FnMut(Frame<'_>)) -> &'a [u8] {
-        let wanted = match self.scan.whole {
-            Some(len) => len.saturating_sub(self.held.len()),
+    fn feed_held<'a>(
+        &mut self,
+        input: &'a [u8],
+        head: &mut Head,
+        each: &mut impl FnMut(Frame<'_>),
+    ) -> &'a [u8] {
+        let Some(mut held) = self.held.take() else { return input };
+        let Held { bytes, scan } = &mut *held;
+        let wanted = match scan.whole {
+            Some(len) => len.saturating_sub(bytes.len()),
             None => HOLD_STEP,
         };
         let (taken, rest) = input.split_at(wanted.min(input.len()));
-        let held_before = self.held.len();
-        self.held.extend_from_slice(taken);
-        match self.scan.advance(&self.held, self.message_bytes_max) {
-            Step::Whole { len } if len <= self.held.len() => {
-                let held = mem::take(&mut self.held);
-                self.begin_again();
-                each(Frame::Message(&held[..len]));
-                input.get(len.saturating_sub(held_before)..).unwrap_or_default()
+        let held_before = bytes.len();
+        bytes.extend_from_slice(taken);
+        match scan.advance(bytes, self.bytes_max()) {
+            Step::Whole { len } if len <= bytes.len() => {
+                self.state = State::Between(0);
+                let message = &bytes[..len];
+                // What is wrong with it the view says.
+                let _ = head.read(message);
+                each(Frame::Message(View::new(message, head)));
+                return input.get(len.saturating_sub(held_before)..).unwrap_or_default();
             }
-            Step::Whole { len } => {
-                self.held.reserve_exact((len - self.held.len()).min(RESERVE_MAX));
-                rest
-            }
-            Step::More => rest,
+            Step::Whole { len } => bytes.reserve_exact((len - bytes.len()).min(RESERVE_MAX)),
+            Step::More => {}
             Step::Refused { error, cut } => {
-                let held = mem::take(&mut self.held);
-                self.refuse(held.get(..cut).unwrap_or(&held), error, each);
-                &[]
+                self.refuse(bytes.get(..cut).unwrap_or(bytes), error, each);
+                return &[];
             }
         }
+        self.held = Some(held);
+        rest
     }
 
-    fn begin_again(&mut self) {
-        self.state = State::Between(0);
-        self.scan = Scan::default();
+    fn bytes_max(&self) -> usize {
+        self.message_bytes_max.into()
     }
 
     fn refuse(&mut self, bytes: &[u8], error: FrameError, each: &mut impl FnMut(Frame<'_>)) {
@@ -285,24 +318,22 @@ impl Scan {
         if let Some(len) = self.whole {
             return Step::Whole { len };
         }
+        // In registers.
+        let mut lines = self.lines.clone();
         loop {
-            match self.lines.next(bytes) {
-                Event::More => return Step::More,
+            match lines.next(bytes) {
+                Event::More => {
+                    self.lines = lines;
+                    return Step::More;
+                }
                 Event::Line { start, end } => {
-                    let line = &bytes[start..end];
-                    if start > 0 && may_be_content_length(line) {
-                        self.note(line);
+                    if start > 0 && may_be_content_length(&bytes[start..]) {
+                        self.note(&bytes[start..end]);
                     }
                 }
                 Event::End { head } => {
-                    let len = match self.content_length {
-                        None => Err(FrameError::NoContentLength),
-                        Some(Err(error)) => Err(error),
-                        Some(Ok(body)) if head + body > bytes_max => {
-                            Err(FrameError::MessageTooLarge { bytes: head + body, bytes_max })
-                        }
-                        Some(Ok(body)) => Ok(head + body),
-                    };
+                    let body = self.content_length.unwrap_or(Err(FrameError::NoContentLength));
+                    let len = whole(head, body, bytes_max);
                     return match len {
                         Ok(len) => {
                             self.whole = Some(len);
@@ -328,14 +359,28 @@ impl Scan {
     }
 }
 
+/// Bytes of a message with such a head and such a body.
+fn whole(
+    head: usize,
+    body: Result<usize, FrameError>,
+    bytes_max: usize,
+) -> Result<usize, FrameError> {
+    let bytes = head + body?;
+    if bytes > bytes_max {
+        Err(FrameError::MessageTooLarge { bytes, bytes_max })
+    } else {
+        Ok(bytes)
+    }
+}
+
 /// False for most of the lines that are not `Content-Length: …` or `l: …`, and at little cost.
 #[inline]
 fn may_be_content_length(line: &[u8]) -> bool {
-    matches!(
-        line,
-        [b'C' | b'c', _, _, _, _, _, _, b'-', b'L' | b'l', ..]
-            | [b'L' | b'l', b':' | b' ' | b'\t', ..]
-    )
+    match line.first() {
+        Some(b'C' | b'c') => line.get(8).is_some_and(|letter| letter | 0x20 == b'l'),
+        Some(b'L' | b'l') => true,
+        Some(_) | None => false,
+    }
 }
 
 /// Reads the value of a Content-Length.

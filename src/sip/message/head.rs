@@ -3,11 +3,12 @@
 use std::fmt;
 use std::ops::Range;
 
-use super::frame::FrameError;
+use super::frame::{FrameError, content_length};
 use super::lex::{is_one_word, is_token_text, trimmed};
 use super::lines::{Event, Lines};
 use super::method::Method;
 use super::name::{self, Name};
+use super::word::find;
 use super::{HEADERS_MAX, MESSAGE_BYTES_MAX};
 
 /// Where the parts of a message lie: read once, reused for the next message.
@@ -24,6 +25,19 @@ pub struct Head {
     repeated: u64,
     /// Where the body begins: behind the empty line.
     pub(super) body: u16,
+    /// The first thing found wrong.
+    pub(super) result: Result<(), HeadError>,
+}
+
+/// How far bytes that begin with a message were read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Extent {
+    /// The whole head, of this length.
+    Head(usize),
+    /// They end before the head does.
+    Part,
+    /// No further than to what is refused, which the first `cut` bytes say.
+    Refused { error: FrameError, cut: usize },
 }
 
 /// The start line (RFC 3261 §7.1, §7.2).
@@ -192,6 +206,7 @@ impl Default for Head {
             first: [NONE; Name::COUNT],
             repeated: 0,
             body: 0,
+            result: Ok(()),
         }
     }
 }
@@ -209,19 +224,28 @@ impl Head {
     /// The first thing found wrong. The table then holds the lines that could be read, enough for a
     /// view to see whether the message can be answered.
     pub fn read(&mut self, bytes: &[u8]) -> Result<(), HeadError> {
-        self.start = Start::None;
-        self.headers.clear();
-        self.first = [NONE; Name::COUNT];
-        self.repeated = 0;
-        self.body = 0;
         if bytes.len() > MESSAGE_BYTES_MAX {
+            self.clear();
             let (bytes, bytes_max) = (bytes.len(), MESSAGE_BYTES_MAX);
-            return Err(FrameError::MessageTooLarge { bytes, bytes_max }.into());
+            self.result = Err(FrameError::MessageTooLarge { bytes, bytes_max }.into());
+            return self.result;
         }
+        let wrong = match self.scan(bytes) {
+            Extent::Head(_) => return self.result,
+            Extent::Part => HeadError::Unfinished,
+            Extent::Refused { error, .. } => error.into(),
+        };
         self.body = bytes.len() as u16;
+        self.result = self.result.and(Err(wrong));
+        self.result
+    }
+
+    /// Reads the lines of the message that `bytes` begin with, as far as they go.
+    pub(super) fn scan(&mut self, bytes: &[u8]) -> Extent {
+        self.clear();
         let mut lines = Lines::default();
         let mut result = Ok(());
-        loop {
+        let extent = loop {
             match lines.next(bytes) {
                 Event::Line { start: 0, end } => {
                     let start_line = &bytes[..end];
@@ -233,17 +257,38 @@ impl Head {
                         result = result.and(Err(HeadError::HeaderLine));
                     }
                 }
-                Event::End { head } => {
-                    self.body = head as u16;
-                    return match self.start {
-                        Start::None => Err(HeadError::StartLine),
-                        Start::Request { .. } | Start::Response { .. } => result,
-                    };
-                }
-                Event::More => return result.and(Err(HeadError::Unfinished)),
-                Event::Refused { error, .. } => return result.and(Err(error.into())),
+                Event::End { head } => break Extent::Head(head),
+                Event::More => break Extent::Part,
+                Event::Refused { error, cut } => break Extent::Refused { error, cut },
+            }
+        };
+        if let Extent::Head(head) = extent {
+            self.body = head as u16;
+            if matches!(self.start, Start::None) {
+                result = Err(HeadError::StartLine);
             }
         }
+        self.result = result;
+        extent
+    }
+
+    fn clear(&mut self) {
+        self.start = Start::None;
+        self.headers.clear();
+        self.first = [NONE; Name::COUNT];
+        self.repeated = 0;
+        self.body = 0;
+    }
+
+    /// What Content-Length of the message `bytes` says.
+    pub(super) fn content_length(&self, bytes: &[u8]) -> Result<usize, FrameError> {
+        let Some(header) = self.first(Name::ContentLength) else {
+            return Err(FrameError::NoContentLength);
+        };
+        if self.is_repeated(Name::ContentLength) {
+            return Err(FrameError::ConflictingContentLength);
+        }
+        content_length(header.value.of(bytes))
     }
 
     /// Enters the header at `start..end`; false when it is none.
@@ -298,7 +343,7 @@ fn read_start_line(line: &[u8], start: &mut Start) -> Result<(), HeadError> {
 
 /// RFC 3261 §7.1: method, URI and version with one space between them.
 fn read_request_line(text: &[u8], start: &mut Start) -> Result<(), HeadError> {
-    let method_end = memchr::memchr(b' ', text).unwrap_or(text.len());
+    let method_end = find(text, 0, [b' ']).unwrap_or(text.len());
     let uri_end = memchr::memrchr(b' ', text).unwrap_or(text.len());
     let uri_start = (method_end + 1).min(uri_end);
     let (method, uri) = (&text[..method_end], &text[uri_start..uri_end]);

@@ -3,9 +3,7 @@
 //! White space here is LWS of RFC 3261 §25.1 with its folds: within a header that
 //! [`Lines`](super::lines::Lines) gave out, CR and LF occur in folds only.
 
-use memchr::{memchr, memchr2, memchr3};
-
-use super::word::first_of;
+use super::word::{find, first_of};
 
 /// Space, tab, or part of a fold.
 #[inline]
@@ -25,15 +23,18 @@ pub(super) fn is_token_text(text: &[u8]) -> bool {
 
 /// True when no byte is white space or a control character.
 pub(super) fn is_one_word(text: &[u8]) -> bool {
-    text.iter().fold(true, |ok, &byte| ok & (byte > b' ') & (byte != 0x7f))
+    first_of(text, 0, b' ', [0x7f]).is_none()
 }
 
 /// True when no byte is white space, a control character, a bracket or a quote: none of them can
 /// be in a URI (RFC 3261 §25.1).
 pub(super) fn is_uri_text(text: &[u8]) -> bool {
-    text.iter().fold(true, |ok, &byte| {
-        ok & (byte > b' ') & (byte != 0x7f) & (byte != b'<') & (byte != b'>') & (byte != b'"')
-    })
+    uri_text_end(text, 0) == text.len()
+}
+
+/// Where a text that can be in a URI ends.
+pub(super) fn uri_text_end(bytes: &[u8], at: usize) -> usize {
+    first_of(bytes, at, b' ', [0x7f, b'<', b'>', b'"']).unwrap_or(bytes.len())
 }
 
 /// The first position from `at` on that is not white space.
@@ -55,6 +56,12 @@ pub(super) fn trim(bytes: &[u8]) -> &[u8] {
 #[inline]
 pub(super) fn trimmed(bytes: &[u8], start: usize, end: usize) -> (usize, usize) {
     let mut text = bytes.get(start..end).unwrap_or_default();
+    if let [b' ', first, .., last] = text
+        && *first > b' '
+        && *last > b' '
+    {
+        return (start + 1, end);
+    }
     while let [first, rest @ ..] = text
         && is_lws(*first)
     {
@@ -100,7 +107,7 @@ pub(super) fn digits_at(bytes: &[u8], at: usize) -> usize {
 pub(super) fn quoted_end(bytes: &[u8], open: usize) -> Option<usize> {
     let mut at = open + 1;
     loop {
-        let found = at + memchr2(b'"', b'\\', bytes.get(at..)?)?;
+        let found = find(bytes, at, [b'"', b'\\'])?;
         if bytes[found] == b'"' {
             return Some(found + 1);
         }
@@ -144,11 +151,11 @@ impl<'a> Iterator for Values<'a> {
 fn comma(bytes: &[u8]) -> Option<usize> {
     let mut at = 0;
     loop {
-        let found = at + memchr3(b',', b'"', b'<', bytes.get(at..)?)?;
+        let found = find(bytes, at, [b',', b'"', b'<'])?;
         at = match bytes[found] {
             b',' => return Some(found),
             b'"' => quoted_end(bytes, found)?,
-            _ => found + 1 + memchr(b'>', &bytes[found + 1..])?,
+            _ => find(bytes, found + 1, [b'>'])? + 1,
         };
     }
 }

@@ -3,7 +3,7 @@
 //! It can stop anywhere and go on when more bytes have come, and never looks at a byte twice.
 
 use super::frame::FrameError;
-use super::word::control;
+use super::word::{BLOCK, controls};
 use super::{HEAD_BYTES_MAX, HEADER_BYTES_MAX, HEADERS_MAX, START_LINE_BYTES_MAX};
 
 /// Where a scan of a head stands. Offsets count from the first byte of the message.
@@ -13,13 +13,21 @@ pub(super) struct Lines {
     begin: usize,
     /// Where its last line so far begins: past `begin` after a fold.
     line: usize,
-    /// No control character is before this, from `line` on.
-    at: usize,
+    /// Where the next [`BLOCK`] begins.
+    block: usize,
+    /// Control characters of the one before it that were not looked at yet.
+    controls: u64,
     /// A line has ended, and the byte behind it, which tells a fold, was not there yet.
     is_between: bool,
     /// How many were read.
     count: usize,
 }
+
+/// A line that is no longer is not too long, whichever it is.
+const LINE_BYTES_SURE: usize =
+    if START_LINE_BYTES_MAX < HEADER_BYTES_MAX { START_LINE_BYTES_MAX } else { HEADER_BYTES_MAX };
+/// Nor is a head.
+const HEAD_BYTES_SURE: usize = HEAD_BYTES_MAX - 2;
 
 /// What [`Lines::next`] finds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,31 +60,41 @@ impl Lines {
             }
         }
         loop {
-            let Some(at) = control(bytes, self.at) else {
-                self.at = bytes.len();
-                return self.more();
-            };
-            self.at = at;
-            if at >= self.limit() {
-                return self.more();
+            while self.controls == 0 {
+                if self.block >= bytes.len() {
+                    return self.more(bytes.len());
+                }
+                self.controls = controls(bytes, self.block);
+                // The LF of a CR that was the last byte of a block.
+                if self.line > self.block {
+                    self.controls &= u64::MAX << (self.line - self.block);
+                }
+                self.block += BLOCK;
             }
+            let at = self.block - BLOCK + self.controls.trailing_zeros() as usize;
+            if at > (self.begin + LINE_BYTES_SURE).min(HEAD_BYTES_SURE) && at >= self.limit() {
+                return self.more(at);
+            }
+            self.controls &= self.controls - 1;
             match (bytes.get(at), bytes.get(at + 1)) {
                 (Some(b'\r'), Some(b'\n')) => {
                     if at == self.line {
                         return Event::End { head: at + 2 };
                     }
                     self.line = at + 2;
-                    self.at = at + 2;
+                    if self.line <= self.block {
+                        self.controls &= self.controls - 1;
+                    }
                     match bytes.get(at + 2) {
                         Some(b' ' | b'\t') => {}
                         Some(_) => return self.complete(),
                         None => {
                             self.is_between = true;
-                            return Event::More;
+                            return self.wait(at + 2);
                         }
                     }
                 }
-                (Some(b'\r'), None) => return Event::More,
+                (Some(b'\r'), None) => return self.wait(at),
                 (Some(b'\r'), Some(_)) => {
                     return Event::Refused { error: FrameError::BareLineEnd, cut: at + 2 };
                 }
@@ -84,9 +102,15 @@ impl Lines {
                     return Event::Refused { error: FrameError::BareLineEnd, cut: at + 1 };
                 }
                 // A tab, or a control character that ends no line.
-                _ => self.at += 1,
+                _ => {}
             }
         }
+    }
+
+    /// Goes on at `at` when there are more bytes.
+    fn wait(&mut self, at: usize) -> Event {
+        (self.block, self.controls) = (at, 0);
+        Event::More
     }
 
     /// The header that was being read is whole: the next line does not continue it.
@@ -110,10 +134,10 @@ impl Lines {
 
     /// No line ends before `at`, and need not, unless `at` is beyond the limit.
     #[cold]
-    fn more(&self) -> Event {
+    fn more(&mut self, at: usize) -> Event {
         let limit = self.limit();
-        if self.at < limit {
-            return Event::More;
+        if at < limit {
+            return self.wait(at);
         }
         let error = match self.count {
             _ if limit == HEAD_BYTES_MAX - 1 => FrameError::HeadTooLarge,

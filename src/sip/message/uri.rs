@@ -4,6 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use super::lex::{host_name_end, is_uri_text};
 use super::via::port_number;
+use super::word::find;
 use crate::target::Transport;
 
 /// A `sip` or `sips` URI, as written: escapes are not decoded.
@@ -26,7 +27,7 @@ pub struct Uri<'a> {
 impl<'a> Uri<'a> {
     /// Reads a URI. `None` when it is malformed or has another scheme.
     pub fn parse(text: &'a [u8]) -> Option<Self> {
-        let colon = memchr::memchr(b':', text)?;
+        let colon = find(text, 0, [b':'])?;
         let (scheme, rest) = (&text[..colon], &text[colon + 1..]);
         if !scheme.eq_ignore_ascii_case(b"sip") && !scheme.eq_ignore_ascii_case(b"sips") {
             return None;
@@ -34,12 +35,12 @@ impl<'a> Uri<'a> {
         if !is_uri_text(rest) {
             return None;
         }
-        let (user, rest) = match memchr::memchr(b'@', rest) {
+        let (user, rest) = match find(rest, 0, [b'@']) {
             Some(at) => (Some(user(&rest[..at])?), &rest[at + 1..]),
             None => (None, rest),
         };
         // Elsewhere `@` must be escaped: with two of them, who says which one ends the user?
-        if memchr::memchr(b'@', rest).is_some() {
+        if find(rest, 0, [b'@']).is_some() {
             return None;
         }
         let (rest, headers) = split(rest, b'?');
@@ -50,12 +51,17 @@ impl<'a> Uri<'a> {
 
     /// The URI parameter `name`, in any case: `Some(None)` when it has no value.
     pub fn param(&self, name: &str) -> Option<Option<&'a [u8]>> {
-        self.params.split(|&byte| byte == b';').find_map(|param| {
-            let equals = param.iter().position(|&byte| byte == b'=');
-            let found = &param[..equals.unwrap_or(param.len())];
-            let value = equals.map(|equals| &param[equals + 1..]);
-            found.eq_ignore_ascii_case(name.as_bytes()).then_some(value)
-        })
+        let mut rest = self.params;
+        loop {
+            let (param, after) = rest.split_at(find(rest, 0, [b';']).unwrap_or(rest.len()));
+            if let Some((found, value)) = param.split_at_checked(name.len())
+                && matches!(value.first(), None | Some(b'='))
+                && found.eq_ignore_ascii_case(name.as_bytes())
+            {
+                return Some(value.get(1..));
+            }
+            rest = after.get(1..)?;
+        }
     }
 
     /// The user as a number to look up, escapes decoded (RFC 3261 §19.1.4); empty when there is none or it is
@@ -131,7 +137,7 @@ fn user(userinfo: &[u8]) -> Option<&[u8]> {
 
 /// What is before the first `separator`, and what is after it.
 fn split(text: &[u8], separator: u8) -> (&[u8], &[u8]) {
-    match memchr::memchr(separator, text) {
+    match find(text, 0, [separator]) {
         Some(at) => (&text[..at], &text[at + 1..]),
         None => (text, &[]),
     }

@@ -21,6 +21,8 @@ pub struct Via<'a> {
     pub received: Option<&'a [u8]>,
     /// `Some(None)` asks for the port that the request came from, `Some(Some(_))` tells it.
     pub rport: Option<Option<u16>>,
+    /// Where in `value` an `rport` without a value ends.
+    pub(in crate::sip) rport_end: Option<usize>,
     /// The sender takes requests on the connection that it opened (RFC 5923 §5).
     pub alias: bool,
 }
@@ -52,6 +54,7 @@ impl<'a> Via<'a> {
             branch: None,
             received: None,
             rport: None,
+            rport_end: None,
             alias: false,
         };
         let mut params = Params::new(header, at, true);
@@ -69,12 +72,15 @@ impl<'a> Via<'a> {
                 name if name.eq_ignore_ascii_case(b"received") => via.received = param.value,
                 name if name.eq_ignore_ascii_case(b"rport") => {
                     via.rport = Some(param.value.and_then(port_number));
+                    via.rport_end = param.value.is_none().then_some(param.end);
                 }
                 name if name.eq_ignore_ascii_case(b"alias") => via.alias = true,
                 _ => {}
             }
         }
         via.value = trim(&header[..params.end()]);
+        let before = skip_lws(header, 0);
+        via.rport_end = via.rport_end.map(|end| end - before);
         Some(via)
     }
 

@@ -123,12 +123,12 @@ impl<'a> View<'a> {
 
     /// The single values of all headers of that name, in order, split at commas outside quotes and
     /// brackets.
-    pub fn values(&self, name: Name) -> impl Iterator<Item = &'a [u8]> + 'a {
+    pub fn values(&self, name: Name) -> impl Iterator<Item = &'a [u8]> + use<'a> {
         let bytes = self.bytes;
         self.entries(name).flat_map(move |entry| Values::new(entry.value.of(bytes)))
     }
 
-    fn entries(&self, name: Name) -> impl Iterator<Item = &'a Entry> + 'a {
+    fn entries(&self, name: Name) -> impl Iterator<Item = &'a Entry> + use<'a> {
         let none_before = self.head.first(name).is_none();
         let headers = if none_before { &[][..] } else { &self.head.headers[..] };
         headers.iter().filter(move |entry| entry.name == name)
@@ -141,11 +141,16 @@ impl<'a> View<'a> {
 
     /// The body: what follows the head, up to Content-Length where that is less.
     pub fn body(&self) -> &'a [u8] {
-        let rest = self.bytes.get(self.head.body.into()..).unwrap_or_default();
+        let rest = self.after_head();
         match self.first(Name::ContentLength).map(content_length) {
             Some(Ok(len)) => rest.get(..len).unwrap_or(rest),
             Some(Err(_)) | None => rest,
         }
+    }
+
+    /// Everything behind the head.
+    pub(super) fn after_head(&self) -> &'a [u8] {
+        self.bytes.get(self.head.body.into()..).unwrap_or_default()
     }
 
     /// The topmost Via: the first value of the first Via header.
@@ -208,12 +213,12 @@ impl<'a> View<'a> {
     }
 
     /// The single Record-Route values, topmost first.
-    pub fn record_routes(&self) -> impl Iterator<Item = &'a [u8]> + 'a {
+    pub fn record_routes(&self) -> impl Iterator<Item = &'a [u8]> + use<'a> {
         self.values(Name::RecordRoute)
     }
 
     /// The single Route values, topmost first.
-    pub fn routes(&self) -> impl Iterator<Item = &'a [u8]> + 'a {
+    pub fn routes(&self) -> impl Iterator<Item = &'a [u8]> + use<'a> {
         self.values(Name::Route)
     }
 

@@ -6,7 +6,7 @@ use super::route::{Plan, loop_hash, names_us};
 use crate::options::Options;
 use crate::sip::dialog::{hops_left, write_via};
 use crate::sip::message::{Head, Method, Name, Via, View, is_secure, write};
-use crate::sip::token::Token;
+use crate::sip::token::{Token, hex_text};
 use crate::sip::transaction::write_top_via;
 use crate::target::Transport;
 
@@ -46,7 +46,7 @@ pub(super) fn request(
             write_record_route(out, options, here, secure);
         }
     }
-    for route in &plan.routes {
+    for route in plan.routes.of(request) {
         write::header(out, "Route", route);
     }
     if let Some(uri) = plan.last_route {
@@ -111,7 +111,8 @@ pub(super) fn response(out: &mut Vec<u8>, response: View<'_>) {
 /// True when the request was here before, and nothing that matters has changed (RFC 3261 §16.3 step 4).
 pub(super) fn has_looped(options: &Options, request: View<'_>) -> bool {
     let mut hash = None;
-    request.values(Name::Via).filter_map(Via::parse).any(|via| {
+    let said = |via: &&[u8]| memchr::memmem::find(via, LOOP).is_some();
+    request.values(Name::Via).filter(said).filter_map(Via::parse).any(|via| {
         let transport = Transport::parse(via.transport).unwrap_or_default();
         names_us(options, via.host, via.port, transport)
             && loop_of(&via).is_some_and(|said| said == *hash.get_or_insert(loop_hash(request)))
@@ -135,7 +136,7 @@ fn write_own_via(
     // Behind the branch, before the end of the line.
     out.truncate(out.len() - 2);
     out.extend_from_slice(LOOP);
-    out.extend_from_slice(format!("{hash:016x}").as_bytes());
+    out.extend_from_slice(&hex_text(hash));
     out.extend_from_slice(b"\r\n");
 }
 

@@ -28,11 +28,29 @@ pub(super) struct Plan<'a> {
     /// The Request-URI.
     pub(super) uri: &'a [u8],
     /// The Route values that are left.
-    pub(super) routes: Vec<&'a [u8]>,
+    pub(super) routes: Routes,
     /// A URI that goes behind them: the next hop is a strict router.
     pub(super) last_route: Option<&'a [u8]>,
     /// Neither Request-URI nor Route leads further than here.
     pub(super) is_for_us: bool,
+}
+
+/// Some of the Route values of a request that follow each other.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Routes {
+    skipped: usize,
+    count: usize,
+}
+
+impl Routes {
+    /// The values.
+    pub(super) fn of<'a>(self, request: View<'a>) -> impl Iterator<Item = &'a [u8]> {
+        request.routes().skip(self.skipped).take(self.count)
+    }
+
+    fn drop_first(&mut self) {
+        (self.skipped, self.count) = (self.skipped + 1, self.count.saturating_sub(1));
+    }
 }
 
 /// Decides where a request from `from` goes.
@@ -46,44 +64,41 @@ pub(super) fn plan<'a>(
     request: View<'a>,
 ) -> Result<Plan<'a>, u16> {
     // One with more than a dialog keeps is refused: what is behind them would be lost.
-    let mut routes: Vec<&[u8]> = request.routes().take(ROUTES_MAX + 1).collect();
-    if routes.len() > ROUTES_MAX {
+    let count = request.routes().take(ROUTES_MAX + 1).count();
+    if count > ROUTES_MAX {
         return Err(513);
     }
+    let mut routes = Routes { skipped: 0, count };
     let mut uri = request.request_uri();
+    let mut parsed = Uri::parse(uri);
     // A strict router has put our Record-Route into the Request-URI, and what was there behind the Route
     // (§16.4).
     let is_record_route =
-        Uri::parse(uri).is_some_and(|uri| uri.user.is_none() && uri.param("lr").is_some());
-    if !routes.is_empty() && is_record_route && is_ours(options, uri) {
-        let last = routes.pop().and_then(uri_of);
-        uri = last.ok_or(400u16)?;
-    }
-    // One for each side of us.
-    for _ in 0..2 {
-        if routes.first().copied().and_then(uri_of).is_some_and(|uri| is_ours(options, uri)) {
-            routes.remove(0);
-        }
+        |uri: &Uri<'_>| uri.user.is_none() && uri.param("lr").is_some() && is_ours(options, uri);
+    if count > 0 && parsed.as_ref().is_some_and(is_record_route) {
+        uri = request.routes().nth(count - 1).and_then(uri_of).ok_or(400u16)?;
+        parsed = Uri::parse(uri);
+        routes.count -= 1;
     }
     let trusted = options.is_member(from);
-    if let Some(first) = routes.first().copied() {
-        let next = uri_of(first).ok_or(400u16)?;
-        let target = target_of(next)?;
+    if let Some(next) = next_route(options, request, &mut routes)? {
+        let parsed = Uri::parse(next);
+        let target = target_of(parsed)?;
         if !trusted && !options.is_member(target.address.ip()) {
             return Err(403);
         }
-        let strict = Uri::parse(next).is_some_and(|uri| uri.param("lr").is_none());
+        let strict = parsed.is_some_and(|uri| uri.param("lr").is_none());
         let hop = options.pair_of(target).unwrap_or(Hop::To(target));
         if !strict {
             return Ok(Plan { hop, uri, routes, last_route: None, is_for_us: false });
         }
-        routes.remove(0);
+        routes.drop_first();
         return Ok(Plan { hop, uri: next, routes, last_route: Some(uri), is_for_us: false });
     }
-    let parsed = Uri::parse(uri).ok_or(416u16)?;
-    let is_for_us = is_ours(options, uri);
+    let known = parsed.ok_or(416u16)?;
+    let is_for_us = is_ours(options, &known);
     let in_dialog = request.to().is_some_and(|to| to.tag.is_some());
-    let named = target_of(uri).ok();
+    let named = target_of(parsed).ok();
     let to_pair = named.and_then(|target| options.pair_of(target));
     let hop = match (to_pair, named) {
         _ if is_for_us && in_dialog => return Err(404),
@@ -94,8 +109,30 @@ pub(super) fn plan<'a>(
         _ if in_dialog => return Err(403),
         _ => choose(&options.pairs, request.call_id().unwrap_or_default()).ok_or(404u16)?,
     };
-    let is_for_us = is_for_us && parsed.user.is_none();
+    let is_for_us = is_for_us && known.user.is_none();
     Ok(Plan { hop, uri, routes, last_route: None, is_for_us })
+}
+
+/// The URI of the first Route that is not ours; `routes` begin with it then.
+///
+/// # Errors
+/// 400 when it cannot be read.
+fn next_route<'a>(
+    options: &Options,
+    request: View<'a>,
+    routes: &mut Routes,
+) -> Result<Option<&'a [u8]>, u16> {
+    // One for each side of us.
+    let mut ours = 2;
+    for route in routes.of(request) {
+        let uri = uri_of(route).ok_or(400u16)?;
+        if ours == 0 || !Uri::parse(uri).is_some_and(|uri| is_ours(options, &uri)) {
+            return Ok(Some(uri));
+        }
+        ours -= 1;
+        routes.drop_first();
+    }
+    Ok(None)
 }
 
 /// The pair for a Call-ID: the one with the highest hash of both (rendezvous hashing), so that all proxies
@@ -121,15 +158,25 @@ fn mix(mut hash: u64) -> u64 {
     hash ^ hash >> 33
 }
 
-/// The hash of what makes two requests the same for a proxy (RFC 3261 §16.6 step 8).
+/// The hash of what makes two requests the same for a proxy (RFC 3261 §16.6 step 8). It comes back to us alone.
 pub(super) fn loop_hash(request: View<'_>) -> u64 {
-    let tag = |tag: Option<&[u8]>| tag.map(<[u8]>::to_vec).unwrap_or_default();
-    let from = tag(request.from().and_then(|from| from.tag));
-    let to = tag(request.to().and_then(|to| to.tag));
+    let from = request.from().and_then(|from| from.tag).unwrap_or_default();
+    let to = request.to().and_then(|to| to.tag).unwrap_or_default();
     let cseq = request.cseq().map_or(0, |(number, _)| number).to_be_bytes();
-    let parts = [request.request_uri(), &from, &to, request.call_id().unwrap_or_default(), &cseq];
-    let whole = parts.iter().fold(SEED, |start, part| hash(hash(start, part), b"\0"));
-    mix(request.routes().fold(whole, |start, route| hash(hash(start, route), b"\0")))
+    let parts = [request.request_uri(), from, to, request.call_id().unwrap_or_default(), &cseq];
+    mix(parts.into_iter().chain(request.routes()).fold(SEED, hash_part))
+}
+
+/// Eight bytes at a time, and how many they are.
+fn hash_part(start: u64, part: &[u8]) -> u64 {
+    let (words, rest) = part.as_chunks::<8>();
+    let mut last = [0; 8];
+    last[..rest.len()].copy_from_slice(rest);
+    let words = words.iter().map(|word| u64::from_le_bytes(*word));
+    words.chain([u64::from_le_bytes(last), part.len() as u64]).fold(start, |hash, word| {
+        let hash = (hash ^ word).wrapping_mul(0xff51_afd7_ed55_8ccd);
+        hash ^ hash >> 32
+    })
 }
 
 fn uri_of(value: &[u8]) -> Option<&[u8]> {
@@ -137,16 +184,15 @@ fn uri_of(value: &[u8]) -> Option<&[u8]> {
 }
 
 /// Where a URI leads, when its host is an address.
-fn target_of(uri: &[u8]) -> Result<Target, u16> {
-    let uri = Uri::parse(uri).ok_or(416u16)?;
+fn target_of(uri: Option<Uri<'_>>) -> Result<Target, u16> {
+    let uri = uri.ok_or(416u16)?;
     let transport = uri.transport().unwrap_or_default();
     let address = uri.socket_addr(transport.port()).ok_or(404u16)?;
     Ok(Target { transport, address })
 }
 
 /// True for a URI with an address of ours.
-fn is_ours(options: &Options, uri: &[u8]) -> bool {
-    let Some(uri) = Uri::parse(uri) else { return false };
+fn is_ours(options: &Options, uri: &Uri<'_>) -> bool {
     names_us(options, uri.host, uri.port, uri.transport().unwrap_or_default())
 }
 

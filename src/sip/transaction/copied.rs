@@ -1,6 +1,5 @@
 //! What a response copies from its request (RFC 3261 §8.2.6.2): taken once, when the request comes.
 
-use std::io::Write;
 use std::net::{IpAddr, SocketAddr};
 
 use crate::sip::kept::{Kept, Pool};
@@ -147,15 +146,13 @@ pub(in crate::sip) fn write_top_via(
 ) {
     let Some(via) = request.via() else { return write::line(out, header.line) };
     let wants_rport = via.rport == Some(None);
-    let host = via.host.strip_prefix(b"[").and_then(|host| host.strip_suffix(b"]"));
-    let host = std::str::from_utf8(host.unwrap_or(via.host)).ok();
-    let same = host.and_then(|host| host.parse().ok()) == Some(peer.ip());
+    let same = is_address(via.host, peer.ip());
     if (same && !wants_rport) || via.received.is_some() {
         return write::line(out, header.line);
     }
     let rest = header.value.get(via.value.len()..).unwrap_or_default();
     out.extend_from_slice(b"Via: ");
-    match wants_rport.then(|| empty_rport(via.value)).flatten() {
+    match via.rport_end {
         Some(end) => {
             out.extend_from_slice(&via.value[..end]);
             out.push(b'=');
@@ -165,35 +162,111 @@ pub(in crate::sip) fn write_top_via(
         None => out.extend_from_slice(via.value),
     }
     out.extend_from_slice(b";received=");
-    write_ip(out, peer.ip());
+    write_address(out, peer.ip());
     out.extend_from_slice(rest);
     out.extend_from_slice(b"\r\n");
 }
 
-fn write_ip(out: &mut Vec<u8>, ip: IpAddr) {
-    match ip {
-        IpAddr::V4(ip) => {
-            for (place, octet) in ip.octets().into_iter().enumerate() {
-                if place > 0 {
+/// True when `host` is `address`, IPv6 in brackets or not.
+fn is_address(host: &[u8], address: IpAddr) -> bool {
+    match address {
+        IpAddr::V4(address) => is_dotted(host, address.octets()),
+        IpAddr::V6(_) => {
+            let inner = host.strip_prefix(b"[").and_then(|host| host.strip_suffix(b"]"));
+            let host = std::str::from_utf8(inner.unwrap_or(host)).ok();
+            host.and_then(|host| host.parse().ok()) == Some(address)
+        }
+    }
+}
+
+/// True for the one way in which these octets are written: without leading zeros.
+fn is_dotted(mut text: &[u8], octets: [u8; 4]) -> bool {
+    for (n, octet) in octets.into_iter().enumerate() {
+        if n > 0 {
+            let Some(rest) = text.strip_prefix(b".") else { return false };
+            text = rest;
+        }
+        let digits = [b'0' + octet / 100, b'0' + octet / 10 % 10, b'0' + octet % 10];
+        let zeros = usize::from(octet < 100) + usize::from(octet < 10);
+        let Some(rest) = text.strip_prefix(&digits[zeros..]) else { return false };
+        text = rest;
+    }
+    text.is_empty()
+}
+
+/// Appends an address.
+fn write_address(out: &mut Vec<u8>, address: IpAddr) {
+    match address {
+        IpAddr::V4(address) => {
+            for (n, octet) in address.octets().into_iter().enumerate() {
+                if n > 0 {
                     out.push(b'.');
                 }
                 write::number(out, octet.into());
             }
         }
-        // Writing to a vector does not fail.
-        IpAddr::V6(ip) => write!(out, "{ip}").unwrap_or_default(),
+        IpAddr::V6(address) => out.extend_from_slice(address.to_string().as_bytes()),
     }
 }
 
-/// Where an `rport` parameter without a value ends.
-fn empty_rport(via: &[u8]) -> Option<usize> {
-    let mut start = 0;
-    for parameter in via.split(|&byte| byte == b';') {
-        let end = start + parameter.len();
-        if parameter.trim_ascii().eq_ignore_ascii_case(b"rport") {
-            return Some(start + parameter.trim_ascii_end().len());
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sip::message::Head;
+
+    #[test]
+    fn an_address_is_known_by_its_text() {
+        for address in ["0.0.0.0", "10.0.0.1", "9.99.100.255", "192.168.10.109"] {
+            let known: IpAddr = address.parse().unwrap();
+            assert!(is_address(address.as_bytes(), known));
+            for other in [
+                String::new(),
+                format!("{address}."),
+                format!("{address}0"),
+                format!("0{address}"),
+                format!("[{address}]"),
+                address[1..].to_owned(),
+                address[..address.len() - 1].to_owned(),
+                address.replacen('.', "..", 1),
+                address.replacen('.', ":", 1),
+            ] {
+                assert!(!is_address(other.as_bytes(), known), "{other} for {address}");
+            }
         }
-        start = end + 1;
+        let known: IpAddr = "2001:db8::1".parse().unwrap();
+        assert!(is_address(b"[2001:DB8:0::1]", known) && is_address(b"2001:db8::1", known));
+        assert!(!is_address(b"[2001:db8::1", known) && !is_address(b"[2001:db8::2]", known));
     }
-    None
+
+    #[test]
+    fn the_topmost_via_says_where_the_request_came_from() {
+        let written = |via: &str, peer: &str| {
+            let text = format!("OPTIONS sip:a SIP/2.0\r\nVia:{via}\r\n\r\n");
+            let mut head = Head::new();
+            head.read(text.as_bytes()).unwrap();
+            let view = View::new(text.as_bytes(), &head);
+            let mut out = Vec::new();
+            let header = view.headers().next().unwrap();
+            write_top_via(&mut out, view, &header, peer.parse().unwrap());
+            String::from_utf8(out).unwrap().replace("\r\n", "")
+        };
+        let here = "10.20.0.1:5061";
+        for (via, expected) in [
+            (" SIP/2.0/TCP 10.20.0.1", "Via: SIP/2.0/TCP 10.20.0.1"),
+            (" SIP/2.0/TCP h", "Via: SIP/2.0/TCP h;received=10.20.0.1"),
+            ("   SIP/2.0/TCP h ; rport ;branch=z , SIP/2.0/UDP i", {
+                "Via: SIP/2.0/TCP h ; rport=5061 ;branch=z;received=10.20.0.1 , SIP/2.0/UDP i"
+            }),
+            (
+                " SIP/2.0/TCP 10.20.0.1;RPORT",
+                "Via: SIP/2.0/TCP 10.20.0.1;RPORT=5061;received=10.20.0.1",
+            ),
+            (" SIP/2.0/TCP h;rport=9", "Via: SIP/2.0/TCP h;rport=9;received=10.20.0.1"),
+            (" SIP/2.0/TCP h;rport;received=1.2.3.4", "Via: SIP/2.0/TCP h;rport;received=1.2.3.4"),
+        ] {
+            assert_eq!(written(via, here), expected, "{via}");
+        }
+        let v6 = written(" SIP/2.0/TCP h", "[2001:db8::7]:5060");
+        assert_eq!(v6, "Via: SIP/2.0/TCP h;received=2001:db8::7");
+    }
 }

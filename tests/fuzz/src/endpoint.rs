@@ -14,7 +14,7 @@ use std::time::Duration;
 use holdfast::cti;
 use holdfast::key::{CallId, FlowId, ShardId, Side};
 use holdfast::options::{Device, DeviceId, DeviceKind, ForeignCallers, Options, Pair, Role};
-use holdfast::sip::message::{Frame, FrameError, Framer, PING};
+use holdfast::sip::message::{Frame, FrameError, Framer, Head, PING};
 use holdfast::sip::{Action, Actions, Endpoint, FlowError, Input, NewFlow, Stats};
 use holdfast::target::{Target, Transport};
 use holdfast::time::Instant;
@@ -324,8 +324,8 @@ impl World {
             return;
         };
         let mut read = Vec::new();
-        flow.framer.feed(&message, |frame| match frame {
-            Frame::Message(bytes) => read.push(Read::Message(bytes.to_vec())),
+        flow.framer.feed(&message, &mut Head::new(), |frame| match frame {
+            Frame::Message(message) => read.push(Read::Message(message.bytes().to_vec())),
             Frame::Unframed { bytes, error } => read.push(Read::Unframed(bytes.to_vec(), error)),
             Frame::Ping => {}
         });
@@ -515,10 +515,10 @@ impl World {
 fn check_sent(bytes: &[u8]) {
     let mut framer = Framer::new(usize::MAX);
     let mut count = 0;
-    framer.feed(bytes, |frame| {
+    framer.feed(bytes, &mut Head::new(), |frame| {
         count += 1;
         match frame {
-            Frame::Message(message) => assert_eq!(message.len(), bytes.len()),
+            Frame::Message(message) => assert_eq!(message.bytes(), bytes),
             Frame::Ping => assert_eq!(bytes, PING),
             // A Contact and the headers that pass through are as long as a peer made them.
             Frame::Unframed { error, .. } => {

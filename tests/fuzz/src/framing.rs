@@ -4,7 +4,7 @@
 //! input = limit, 4 sizes of pieces, stream
 //! ```
 
-use holdfast::sip::message::{Frame, FrameError, Framer};
+use holdfast::sip::message::{Frame, FrameError, Framer, Head, View};
 
 use super::bytes::Bytes;
 
@@ -39,19 +39,23 @@ pub fn run(input: &[u8]) {
 /// never two in a row.
 fn frames(limit: usize, stream: &[u8], sizes: &[usize]) -> (Vec<Seen>, bool) {
     let mut framer = Framer::new(limit);
+    let mut head = Head::new();
     let mut seen = Vec::new();
     let mut rest = stream;
     let mut turn = 0;
     while !rest.is_empty() {
         let mut size = sizes[turn % sizes.len()];
         if size == 0 {
-            framer.feed(&[], |_| panic!("a frame out of nothing"));
+            framer.feed(&[], &mut head, |_| panic!("a frame out of nothing"));
             size = 1;
         }
         let (piece, after) = rest.split_at(size.min(rest.len()));
-        framer.feed(piece, |frame| {
+        framer.feed(piece, &mut head, |frame| {
             seen.push(match frame {
-                Frame::Message(bytes) => Seen::Message(bytes.to_vec()),
+                Frame::Message(message) => {
+                    check_read(message);
+                    Seen::Message(message.bytes().to_vec())
+                }
                 Frame::Ping => Seen::Ping,
                 Frame::Unframed { bytes, error } => Seen::Unframed(bytes.to_vec(), error),
             });
@@ -60,6 +64,17 @@ fn frames(limit: usize, stream: &[u8], sizes: &[usize]) -> (Vec<Seen>, bool) {
         turn += 1;
     }
     (seen, framer.is_partial())
+}
+
+/// What the framer read of a head is what is read of the message alone.
+fn check_read(message: View<'_>) {
+    let mut head = Head::new();
+    // What is wrong with it both views say.
+    let _ = head.read(message.bytes());
+    let read = View::new(message.bytes(), &head);
+    assert_eq!(message.check(), read.check());
+    assert!(message.headers().eq(read.headers()));
+    assert_eq!(message.body(), read.body());
 }
 
 /// Messages are pieces of the stream in its order, none is too long, nothing follows an error.

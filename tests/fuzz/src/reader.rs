@@ -122,10 +122,10 @@ fn check_framed(view: View<'_>) {
     }
     let mut framer = Framer::new(usize::MAX);
     let mut is_first = true;
-    framer.feed(view.bytes(), |frame| {
+    framer.feed(view.bytes(), &mut Head::new(), |frame| {
         if std::mem::take(&mut is_first) {
             match frame {
-                Frame::Message(bytes) => assert!(view.bytes().starts_with(bytes)),
+                Frame::Message(message) => assert!(view.bytes().starts_with(message.bytes())),
                 Frame::Ping => panic!("a message was taken for a ping"),
                 Frame::Unframed { error, .. } => panic!("{error}"),
             }
