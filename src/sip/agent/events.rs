@@ -110,5 +110,5 @@ pub(super) fn end_outgoing(
 fn number(call: &Call, side: Side) -> Box<str> {
     let address = call.leg(side).dialog.remote();
     let uri = NameAddr::parse(address).and_then(|address| Uri::parse(address.uri));
-    uri.map(|uri| uri.number().into_boxed_str()).unwrap_or_default()
+    uri.map(|uri| uri.number().into()).unwrap_or_default()
 }

@@ -1,10 +1,13 @@
 //! A new call: routing, the two legs, the first INVITE (RFC 3261 §13).
 
+use std::io::Write;
+
 use super::{Agent, Call, events, respond_unavailable, rest_of_invite};
 use crate::key::{CallId, FlowId, LegId, ServerId, Side};
 use crate::options::{Device, DeviceId, ForeignCallers, Options};
 use crate::sip::dialog::{Dialog, hops_left};
 use crate::sip::flow::Flow;
+use crate::sip::kept::{Kept, Pool};
 use crate::sip::message::{Uri, View, is_secure};
 use crate::sip::session::{Incoming, Leg, Party};
 use crate::sip::token::{Token, put_hex};
@@ -16,7 +19,7 @@ struct Route {
     caller: Option<DeviceId>,
     callee: DeviceId,
     /// Request-URI on the callee's leg.
-    uri: Vec<u8>,
+    uri: Kept,
     target: Target,
     /// What calls to the callee go through.
     proxy: Option<Target>,
@@ -39,7 +42,7 @@ impl Agent {
             return stack.end_server(server);
         };
         let peer = from.target();
-        let route = match find_route(&stack.options, from, invite) {
+        let route = match find_route(&stack.options, &mut stack.pool, from, invite) {
             Ok(route) => route,
             Err(status) => return stack.refuse(server, status),
         };
@@ -53,7 +56,9 @@ impl Agent {
         }
         let CallId(key) = self.calls.next_key();
         let tags = [stack.token(key.index << 1), stack.token(key.index << 1 | 1)];
-        let Some(legs) = make_legs(stack, flow, peer, &route, invite, tags) else {
+        let legs = make_legs(stack, flow, peer, &route, invite, tags);
+        stack.pool.give_back(route.uri);
+        let Some(legs) = legs else {
             return stack.respond(server, 400);
         };
         stack.set_to_tag(server, tags[0]);
@@ -81,9 +86,14 @@ impl Agent {
 }
 
 /// Decides who calls whom, or with which status the call is refused.
-fn find_route(options: &Options, flow: &Flow, invite: View<'_>) -> Result<Route, u16> {
+fn find_route(
+    options: &Options,
+    pool: &mut Pool,
+    flow: &Flow,
+    invite: View<'_>,
+) -> Result<Route, u16> {
     let from = invite.from().and_then(|from| from.uri());
-    let number = from.map_or(String::new(), |uri| uri.number());
+    let number = from.map(|uri| uri.number()).unwrap_or_default();
     let caller = flow.hosts(options).find_map(|host| options.caller(host, &number));
     if caller.is_none() && options.foreign_callers == ForeignCallers::Refuse {
         return Err(403);
@@ -97,30 +107,33 @@ fn find_route(options: &Options, flow: &Flow, invite: View<'_>) -> Result<Route,
         // Every hop is to be TLS (RFC 5630 §4), and the one to the device is not.
         return Err(480);
     }
-    let uri = request_uri(device, &uri);
+    let mut buffer = pool.take_buffer();
+    write_request_uri(&mut buffer, device, &uri);
+    let uri = pool.keep_buffer(buffer);
     Ok(Route { caller, callee, uri, target, proxy: device.outbound })
 }
 
-/// The Request-URI of an INVITE to a device that was asked for by `asked`; SIPS stays SIPS (RFC 5630 §5.1.2).
-fn request_uri(device: &Device, asked: &Uri<'_>) -> Vec<u8> {
+/// Writes the Request-URI of an INVITE to a device that was asked for by `asked`; SIPS stays SIPS (RFC 5630 §5.1.2).
+fn write_request_uri(out: &mut Vec<u8>, device: &Device, asked: &Uri<'_>) {
     let contact = device.contact.as_bytes();
     let secure = asked.is_secure() || is_secure(contact);
-    let scheme: &[u8] = if secure { b"sips:" } else { b"sip:" };
     let after = memchr::memchr(b':', contact).map_or(contact, |colon| &contact[colon + 1..]);
+    out.extend_from_slice(if secure { b"sips:" } else { b"sip:" });
     if device.contact_has_user {
-        return [scheme, after].concat();
+        return out.extend_from_slice(after);
     }
-    let user = asked.user.unwrap_or_default();
+    out.extend_from_slice(asked.user.unwrap_or_default());
+    out.push(b'@');
     let Some(address) = device.address.filter(|_| device.names.contact.is_none()) else {
         // The name, as it is written.
-        return [scheme, user, b"@", after].concat();
+        return out.extend_from_slice(after);
     };
-    let mut uri = [scheme, user, b"@", address.to_string().as_bytes()].concat();
+    // Writing to a vector does not fail.
+    let _ = write!(out, "{address}");
     if !secure {
-        uri.extend_from_slice(b";transport=");
-        uri.extend_from_slice(device.transport.in_uri().as_bytes());
+        out.extend_from_slice(b";transport=");
+        out.extend_from_slice(device.transport.in_uri().as_bytes());
     }
-    uri
 }
 
 fn make_legs(

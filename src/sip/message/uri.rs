@@ -1,5 +1,6 @@
 //! SIP and SIPS URIs (RFC 3261 §19.1).
 
+use std::borrow::Cow;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use super::lex::{host_name_end, is_uri_text};
@@ -66,8 +67,11 @@ impl<'a> Uri<'a> {
 
     /// The user as a number to look up, escapes decoded (RFC 3261 §19.1.4); empty when there is none or it is
     /// no text.
-    pub fn number(&self) -> String {
+    pub fn number(&self) -> Cow<'a, str> {
         let user = self.user.unwrap_or_default();
+        if memchr::memchr(b'%', user).is_none() {
+            return std::str::from_utf8(user).unwrap_or_default().into();
+        }
         let mut decoded = Vec::with_capacity(user.len());
         let mut rest = user;
         while let Some((&byte, after)) = rest.split_first() {
@@ -77,7 +81,7 @@ impl<'a> Uri<'a> {
             decoded.push(byte);
             rest = after;
         }
-        String::from_utf8(decoded).unwrap_or_default()
+        String::from_utf8(decoded).unwrap_or_default().into()
     }
 
     /// True for `sips`.
