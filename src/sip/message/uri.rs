@@ -197,7 +197,7 @@ mod tests {
 
     #[test]
     fn escapes_in_a_number_are_decoded() {
-        let number = |text: &str| Uri::parse(text.as_bytes()).unwrap().number();
+        let number = |text: &str| Uri::parse(text.as_bytes()).unwrap().number().into_owned();
         assert_eq!(number("sip:%37001@h"), "7001");
         assert_eq!(number("sip:a%6C%6Cice@h"), "allice");
         assert_eq!(number("sip:100%@h"), "100%");
