@@ -160,6 +160,11 @@ impl Dialog {
         is_new.then_some(uri)
     }
 
+    /// Reads something of each part: see `Call::fetch`.
+    pub(super) fn touch(&self) -> (u8, u64, u32, bool) {
+        (self.texts.touch(), self.local_tag.cookie, self.local_cseq, self.next_hop.is_some())
+    }
+
     /// The dialog is over.
     pub(super) fn give_back(self, pool: &mut Pool) {
         self.texts.give_back(pool);

@@ -36,6 +36,13 @@ impl Deref for Kept {
     }
 }
 
+impl Kept {
+    /// Reads a byte of each cache line.
+    pub(super) fn touch(&self) -> u8 {
+        self.iter().step_by(64).fold(0, |sum, byte| sum ^ byte)
+    }
+}
+
 impl PartialEq for Kept {
     fn eq(&self, other: &Self) -> bool {
         **self == **other

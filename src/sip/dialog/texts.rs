@@ -2,18 +2,18 @@
 
 use crate::sip::kept::{Kept, Pool};
 
-/// One of the texts.
+/// One of the texts. Those that every request in the dialog is compared with come first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Part {
     CallId,
+    /// The peer's tag, with `;tag=` before it; nothing until the peer's first response that has one.
+    RemoteTag,
+    /// URI of the peer's Contact.
+    RemoteTarget,
     /// From or To of ours, without tag.
     Local,
     /// From or To of the peer's, without tag.
     Remote,
-    /// The tag of that, with `;tag=` before it; nothing until the peer's first response that has one.
-    RemoteTag,
-    /// URI of the peer's Contact.
-    RemoteTarget,
     /// The route that a dialog of ours begins with, as in `Routes`: an outbound proxy, or nothing.
     Preloaded,
     /// Route values, next hop first, each behind its length.
@@ -23,10 +23,10 @@ pub(super) enum Part {
 impl Part {
     const ALL: [Self; 7] = [
         Self::CallId,
-        Self::Local,
-        Self::Remote,
         Self::RemoteTag,
         Self::RemoteTarget,
+        Self::Local,
+        Self::Remote,
         Self::Preloaded,
         Self::Routes,
     ];
@@ -66,6 +66,11 @@ impl Texts {
         self.ends = ends;
         pool.replace(&mut self.bytes, &out);
         pool.put_buffer(out);
+    }
+
+    /// See [`Kept::touch`].
+    pub(super) fn touch(&self) -> u8 {
+        self.bytes.touch()
     }
 
     /// The peer's tag.
