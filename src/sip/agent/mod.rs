@@ -248,7 +248,10 @@ impl Agent {
         let side = if token.index & 1 == 0 { Side::A } else { Side::B };
         let call = self.calls.key_at(token.index >> 1)?;
         let found = self.calls.get(call)?;
-        found.fetch();
+        // The ACK follows its INVITE closely.
+        if request.method() != Method::Ack {
+            found.fetch();
+        }
         let leg = found.leg(side);
         let same = leg.dialog.local_tag == token && leg.dialog.has_sent(request);
         same.then_some(LegId { call, side })
