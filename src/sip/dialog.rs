@@ -444,6 +444,42 @@ mod tests {
         );
     }
 
+    fn responded(dialog: &mut Dialog, pool: &mut Pool, bytes: &str) {
+        let mut head = Head::new();
+        head.read(bytes.as_bytes()).unwrap();
+        dialog.on_response(pool, View::new(bytes.as_bytes(), &head));
+    }
+
+    #[test]
+    fn a_response_gives_tag_target_and_routes_and_a_dialog_that_begins_anew_has_only_its_target() {
+        let (mut pool, mut head) = (Pool::default(), Head::new());
+        head.read(INVITE).unwrap();
+        let invite = View::new(INVITE, &head);
+        let tcp = Transport::Tcp;
+        let made = Dialog::to_target(&mut pool, invite, token(), b"id", b"sip:b@127.0.0.3", tcp);
+        let mut dialog = made.unwrap();
+        dialog.go_through(&mut pool, Target::tcp("127.0.0.5:5060".parse().unwrap()));
+        let early = written(&dialog);
+        assert!(early.starts_with("BYE sip:b@127.0.0.3 SIP/2.0\r\n"), "{early}");
+        assert!(early.contains("To: <sip:7001@x>\r\nCall-ID: id\r\n"), "{early}");
+        assert!(early.ends_with("Route: <sip:127.0.0.5:5060;transport=tcp;lr>\r\n"), "{early}");
+        let response = "SIP/2.0 180 Ringing\r\nRecord-Route: <sip:127.0.0.7;lr>, <sip:127.0.0.8;lr>\r\n\
+            To: <sip:7001@x>;tag=tt\r\nContact: <sip:b@127.0.0.4>\r\nContent-Length: 0\r\n\r\n";
+        for _ in 0..2 {
+            responded(&mut dialog, &mut pool, response);
+            let text = written(&dialog);
+            assert!(text.starts_with("BYE sip:b@127.0.0.4 SIP/2.0\r\n"), "{text}");
+            assert!(text.contains("To: <sip:7001@x>;tag=tt\r\nCall-ID: id\r\n"), "{text}");
+            let routes = "Route: <sip:127.0.0.8;lr>\r\nRoute: <sip:127.0.0.7;lr>\r\n";
+            assert!(text.ends_with(routes), "{text}");
+            assert_eq!(dialog.next_hop(), Some(Target::tcp("127.0.0.8:5060".parse().unwrap())));
+        }
+        dialog.forget_early(&mut pool);
+        assert_eq!(written(&dialog), early.replace("127.0.0.3", "127.0.0.4"));
+        assert_eq!(dialog.next_hop(), Some(Target::tcp("127.0.0.5:5060".parse().unwrap())));
+        assert!(!dialog.has_remote_tag());
+    }
+
     #[test]
     fn an_invite_must_be_newer_than_the_last_request_and_others_not_older() {
         let mut dialog = dialog(INVITE);

@@ -206,6 +206,24 @@ fn a_refresh_begins_the_interval_anew_and_one_without_timer_ends_it() {
 }
 
 #[test]
+fn the_last_refresh_counts_whether_its_interval_is_shorter_or_longer() {
+    for (first, second, end) in [("90", "1800", 1_808_000), ("1800", "90", 100_000)] {
+        let mut s = with_session_timer(first);
+        s.at(40_000).a_sends(request("UPDATE"));
+        s.b_receives("UPDATE");
+        s.b_answers_with(200, &[("Session-Expires", second)]);
+        s.a_receives("200");
+        s.until(end - 1).nothing_happens();
+        s.at(end);
+        assert!(s.a_receives("BYE").text("Reason").contains("session expired"));
+        s.a_answers(200);
+        s.b_receives("BYE");
+        s.b_answers(200);
+        s.call_is_over();
+    }
+}
+
+#[test]
 fn a_session_that_expires_during_the_wait_ends_with_bye() {
     let mut s = with_session_timer("90").option(DELAY, 20_000);
     s.at(45_000).a_sends(reinvite());
