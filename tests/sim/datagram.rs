@@ -244,7 +244,7 @@ fn a_repeated_request_draws_the_last_response_again_and_creates_nothing() {
     s.b_receives("INVITE");
     s.at(10).a_repeats_invite();
     s.a_receives("100");
-    same_bytes_at(&sent_to(&s, 0, "100"), &[0, 10]);
+    same_bytes_at(&sent_to(&s, A, "100"), &[0, 10]);
     s.b_answers(180);
     s.a_receives("180");
     s.at(20).a_repeats_invite();
