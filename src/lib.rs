@@ -9,7 +9,7 @@
 //!
 //! ```text
 //! control ─► shard ─► net ─► sip ─► base        (an arrow means: may import)
-//! within sip: endpoint ─► agent ─► session ─► recovery, dialog ─► transaction ─► flow, message, wheel, timer
+//! within sip: endpoint ─► agent ─► session ─► recovery, dialog ─► transaction ─► flow, kept, message, wheel, timer
 //! ```
 //!
 //! `tests/layers.rs` reads every `use` of the source against this rule.

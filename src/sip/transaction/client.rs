@@ -38,7 +38,7 @@ pub(in crate::sip) struct Client {
     /// Whichever of B, C, D, F, K, M, the orphan's and the cancelled one's runs.
     timer: Option<TimerKey>,
     /// Timer A or E.
-    pub(super) repeat: Option<Box<Repeat>>,
+    pub(super) repeat: Option<Repeat>,
     /// True when the one new connection was used.
     reconnected: bool,
     /// Goes over TCP only because it is too large for UDP.

@@ -21,7 +21,13 @@ use crate::sip::timer::{T1, T2, Timer};
 #[derive(Debug)]
 pub(super) struct Repeat {
     pub(super) timer: TimerKey,
-    interval: Duration,
+    interval_millis: u32,
+}
+
+impl Repeat {
+    fn interval(&self) -> Duration {
+        Duration::from_millis(self.interval_millis.into())
+    }
 }
 
 impl Stack {
@@ -91,14 +97,14 @@ impl Stack {
         let Some(state) = server.invite_state() else { return };
         if invite_server::step(state, Event::G).1 == invite_server::Effect::Retransmit {
             self.answer_again(id);
-            self.repeat_server_in(id, (repeat.interval * 2).min(T2));
+            self.repeat_server_in(id, (repeat.interval() * 2).min(T2));
         }
     }
 
     fn take_repeat(&mut self, id: ClientId) -> Option<(ClientState, Duration)> {
         let client = self.clients.get_mut(id)?;
         let repeat = client.repeat.take()?;
-        Some((client.state, repeat.interval))
+        Some((client.state, repeat.interval()))
     }
 
     pub(super) fn send_same(&mut self, id: ClientId) {
@@ -111,14 +117,14 @@ impl Stack {
         self.stop_repeating(id);
         if let Some(client) = self.clients.get_mut(id) {
             let timer = self.wheel.schedule(self.now + interval, timer);
-            client.repeat = Some(Box::new(Repeat { timer, interval }));
+            client.repeat = Some(Repeat { timer, interval_millis: interval.as_millis() as u32 });
         }
     }
 
     fn repeat_server_in(&mut self, id: ServerId, interval: Duration) {
         if let Some(server) = self.servers.get_mut(id) {
             let timer = self.wheel.schedule(self.now + interval, Timer::G(id));
-            server.repeat = Some(Box::new(Repeat { timer, interval }));
+            server.repeat = Some(Repeat { timer, interval_millis: interval.as_millis() as u32 });
         }
     }
 }

@@ -38,7 +38,7 @@ pub(in crate::sip) struct Server {
     trying: bool,
     timer: Option<TimerKey>,
     /// Timer G.
-    pub(super) repeat: Option<Box<Repeat>>,
+    pub(super) repeat: Option<Repeat>,
     /// What the proxy forwarded it as.
     forwarded: Option<ClientId>,
     /// A CANCEL came for it, to the proxy.
