@@ -133,7 +133,15 @@ def table(folder):
     single, double = per_cpu(folder, "shards-1", "bye"), per_cpu(folder, "shards-2", "bye")
     if single and double:
         text = f"{median(double) / median(single):.2f} (medians {number(median(single))}, {number(median(double))})"
-        rows.append(("calls a CPU second of two shards over one", "0.95 where cores are too few", text))
+        title = "calls a CPU second of two shards that share a core over one with half of the work"
+        rows.append((title, "0.95 where cores are too few", text))
+    rates = {}
+    for shards in (1, 2, 4, 8, 16, 32, 64):
+        for run in runs(folder, f"scaling-{shards}"):
+            rates.setdefault(shards, []).append(run["done_per_second"])
+    for shards, found in rates.items():
+        text = f"{number(median(found))} calls/s, {median(found) / median(rates[1]):.2f} times one"
+        rows.append((f"{shards} shards, a core each", f"{0.95 * shards:.2f} times one", text))
     costs = {}
     for name, calls in [("held-1k", 1000), ("held-100k", 100_000), ("held-1m", 1_000_000)]:
         for run in runs(folder, name):

@@ -3,7 +3,9 @@
 //! Standing timers are spread over 32 s. What is measured with them standing:
 //!
 //! * `transaction`: schedules timer B of a request, 32 s ahead, and cancels that of the request
-//!   1,000 before, which has its answer by now; a request a microsecond. This is what a shard does.
+//!   1,000 before, which has its answer by now; a request a microsecond. This is what a shard does, and the standing
+//!   ones expire meanwhile and are scheduled again: of ten million one in three steps.
+//! * `schedule_cancel`: the same while nothing expires.
 //! * `random`: schedules one anywhere and cancels any of the standing ones. Each step touches memory
 //!   that has grown cold: the worst case.
 //! * `pop`: schedules one anywhere and pops the earliest.
@@ -118,6 +120,11 @@ fn standing<W: Timers>(count: usize, spread: &mut Spread) -> (W, Vec<W::Key>) {
     (timers, keys)
 }
 
+/// When a transaction that begins at `now` gives up.
+fn later(now: Instant) -> Instant {
+    Instant::from_micros(now.as_micros() + SPAN_MICROS)
+}
+
 fn measure<W: Timers>(criterion: &mut Criterion<CpuTime>, name: &str, counts: &[usize]) {
     let mut group = criterion.benchmark_group(name);
     for &count in counts {
@@ -145,14 +152,24 @@ fn measure<W: Timers>(criterion: &mut Criterion<CpuTime>, name: &str, counts: &[
             });
         });
         let mut answered = VecDeque::with_capacity(OUTSTANDING + 1);
+        group.bench_function(BenchmarkId::new("schedule_cancel", count), |bencher| {
+            bencher.iter(|| {
+                answered.push_back(timers.schedule(later(now), [1; 3]));
+                if answered.len() > OUTSTANDING {
+                    answered.pop_front().map(|key| timers.cancel(key));
+                }
+            });
+        });
+        for key in answered.drain(..) {
+            timers.cancel(key);
+        }
         group.bench_function(BenchmarkId::new("transaction", count), |bencher| {
             bencher.iter(|| {
                 now = Instant::from_micros(now.as_micros() + 1);
                 if let Some(item) = timers.pop_due(now) {
-                    timers.schedule(Instant::from_micros(now.as_micros() + SPAN_MICROS), item);
+                    timers.schedule(later(now), item);
                 }
-                let at = Instant::from_micros(now.as_micros() + SPAN_MICROS);
-                answered.push_back(timers.schedule(at, [1; 3]));
+                answered.push_back(timers.schedule(later(now), [1; 3]));
                 if answered.len() > OUTSTANDING {
                     answered.pop_front().map(|key| timers.cancel(key));
                 }

@@ -1,12 +1,13 @@
 //! SIP messages as bytes: framing, a table of offsets, borrowed views, a small writer.
 //!
 //! ```text
-//! stream ─► Framer ─► Message(&[u8]) ─► Head::read ─► View ─► method, via, from, to, cseq, …
-//!             │            └► home: which shard, without a table
+//! stream ─► Framer ──────────────► Message(View) ─► method, via, from, to, cseq, …
+//!             │                      └► home: which shard, without a table
 //!             └► Ping, Unframed
-//! datagram ─► Message(&[u8])
+//! datagram, or bytes from another shard ─► Head::read ─► View
 //! ```
 //!
+//! Where a message comes in one piece the framer reads its head, and nothing walks over its lines again.
 //! [`Framer`], [`Head`] and [`home`] walk over the lines of a head with one and the same scanner, so
 //! they cannot disagree on where a header begins or ends: what one of them takes for a header is a
 //! header for all. A line ends with CRLF; a CR or an LF by itself is refused, because the next
