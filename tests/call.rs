@@ -67,7 +67,7 @@ impl Bench {
 
     fn receive(&mut self, flow: FlowId, text: &str) {
         let bytes = text.replace('\n', "\r\n");
-        self.input(Input::Message { flow, bytes: bytes.as_bytes() });
+        self.input(Input::Message { flow, bytes: bytes.as_bytes(), waited: Duration::ZERO });
     }
 
     /// Runs timers until `millis`.

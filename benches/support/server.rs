@@ -2,6 +2,7 @@
 
 use std::ops::Range;
 use std::sync::Arc;
+use std::time::Duration;
 
 use holdfast::key::{FlowId, ShardId};
 use holdfast::options::Options;
@@ -69,7 +70,11 @@ impl Server {
             }
             Event::Read { flow, bytes: range } => framer.feed(&bytes[range.clone()], |frame| {
                 let Frame::Message(bytes) = frame else { panic!("{frame:?} is no message") };
-                endpoint.handle(now, Input::Message { flow: *flow, bytes }, actions);
+                endpoint.handle(
+                    now,
+                    Input::Message { flow: *flow, bytes, waited: Duration::ZERO },
+                    actions,
+                );
             }),
             Event::Opened(flow) => {
                 endpoint.handle(now, Input::FlowOpened { flow: *flow }, actions);

@@ -136,7 +136,9 @@ async fn play(job: Job) -> Result<Done, End> {
     if !job.mixture.only_answers() {
         connect(&wire, &job).await?;
     }
-    let Job { strikes, work, deadline, stop, news, callees, callers, transport, server, spin, .. } = job;
+    let Job {
+        strikes, work, deadline, stop, news, callees, callers, transport, server, spin, ..
+    } = job;
     let number = job.number;
     let sizes = (callers.len() as u32, callees.len() as u32);
     let addresses = [callers, callees];

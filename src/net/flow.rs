@@ -13,6 +13,7 @@
 use std::cell::{Cell, RefCell};
 use std::net::SocketAddr;
 use std::task::{Context, Poll, Waker};
+use std::time::Duration;
 
 use super::{CLOSE_TIMEOUT, Net, OUTBOX_BYTES_TOTAL_MAX, TaskKey};
 use crate::key::{FlowId, Key, ShardId};
@@ -63,6 +64,8 @@ pub(crate) struct Flow {
     pub(super) wrote: Cell<bool>,
     /// True when it was ended for another one.
     pub(super) given_up: Cell<bool>,
+    /// How long what was read last may have waited in the socket, at most.
+    pub(crate) waited: Cell<Duration>,
     outbox: RefCell<Outbox>,
     waker: RefCell<Option<Waker>>,
     /// True while the task is sure to look at the outbox: it runs, is scheduled, or waits for the
@@ -94,6 +97,7 @@ impl Flow {
             pinged: Cell::new(false),
             wrote: Cell::new(false),
             given_up: Cell::new(false),
+            waited: Cell::default(),
             outbox: RefCell::default(),
             waker: RefCell::new(None),
             busy: Cell::new(true),

@@ -18,6 +18,7 @@ use glommio::net::TcpStream;
 use glommio::timer::Timer;
 use socket2::SockRef;
 
+use super::backlog::Backlog;
 use super::flow::{Flow, State};
 use super::pings::{PONG, Patience, Pings};
 use super::sources::{Rate, Seat};
@@ -42,6 +43,7 @@ pub(super) struct Session {
     /// When the peer must have taken some of what is queued; `None` while nothing is stuck.
     stuck: Option<Instant>,
     pings: Pings,
+    backlog: Backlog,
     /// Set after a read that filled the buffer, when there is more and it is the others' turn, or that brought
     /// too much.
     pause: Option<Timer>,
@@ -69,6 +71,7 @@ impl Session {
             message: None,
             stuck: None,
             pings: Pings::default(),
+            backlog: Backlog::default(),
             pause: None,
             rate: None,
             _seat: None,
@@ -125,6 +128,7 @@ impl Session {
     /// Ready when the flow has ended: with what the endpoint has to be told.
     fn poll<H: Host>(&mut self, host: &Rc<H>, cx: &mut Context<'_>) -> Poll<Option<FlowError>> {
         self.flow.running(cx);
+        host.net().rounds.look(|| host.now());
         loop {
             match self.flow.state.get() {
                 State::Connecting | State::Open => {}
@@ -153,6 +157,10 @@ impl Session {
                 Poll::Ready(Ok(0)) => return Poll::Ready(Some(FlowError::Closed)),
                 Poll::Ready(Ok(count)) => {
                     self.heard(host.net());
+                    let waited =
+                        self.backlog.read(host.now(), &host.net().rounds, count == buffer.len());
+                    host.net().tally.waited(waited);
+                    self.flow.waited.set(waited);
                     if let Err(error) = self.read(host, &buffer[..count]) {
                         return Poll::Ready(Some(error));
                     }
@@ -240,6 +248,7 @@ impl Session {
         let pause = rate.take(host.now(), frames, per_second);
         if !pause.is_zero() {
             self.pause = Some(Timer::new(pause));
+            self.backlog.hold_back(host.now() + pause);
             host.net().tally.limited(host.now(), |stats| &mut stats.held_back);
             host.rearm();
         }

@@ -314,7 +314,7 @@ impl<P: Protocol> Host for Shard<P> {
             self.net.tally.count(|stats| stats.forwarded += 1);
             return;
         }
-        self.turn(Input::Message { flow: flow.id, bytes });
+        self.turn(Input::Message { flow: flow.id, bytes, waited: flow.waited.get() });
     }
 
     fn unframed(self: &Rc<Self>, flow: &Flow, bytes: &[u8], error: FrameError) {

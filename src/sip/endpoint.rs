@@ -9,6 +9,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::actions::{Actions, CloseReason, FlowError, Input, NewFlow, Stats};
 use super::admission::Admission;
@@ -76,7 +77,7 @@ impl Endpoint {
         self.stack.wheel.advance(now);
         std::mem::swap(&mut self.stack.out, out);
         match input {
-            Input::Message { flow, bytes } => self.on_message(flow, bytes),
+            Input::Message { flow, bytes, waited } => self.on_message(flow, bytes, waited),
             Input::Unframed { flow, bytes, error } => self.on_unframed(flow, bytes, error),
             Input::FlowOpened { flow } => self.on_flow_opened(flow),
             Input::FlowFailed { flow, error } => self.on_flow_failed(flow, error),
@@ -128,7 +129,7 @@ impl Endpoint {
         self.user.is_drained() && self.stack.is_quiet()
     }
 
-    fn on_message(&mut self, flow: FlowId, bytes: &[u8]) {
+    fn on_message(&mut self, flow: FlowId, bytes: &[u8], waited: Duration) {
         self.stack.counted.messages += 1;
         self.stack.flows.heard(flow, self.stack.now);
         let mut head = std::mem::take(&mut self.head);
@@ -136,7 +137,7 @@ impl Endpoint {
             Ok(()) => {
                 let view = View::new(bytes, &head);
                 match view.essentials() {
-                    Ok(essentials) => self.on_checked(flow, view.with(&essentials)),
+                    Ok(essentials) => self.on_checked(flow, view.with(&essentials), waited),
                     Err(error) => self.on_bad_message(flow, view, error),
                 }
             }
@@ -148,10 +149,10 @@ impl Endpoint {
         self.head = head;
     }
 
-    fn on_checked(&mut self, flow: FlowId, message: View<'_>) {
+    fn on_checked(&mut self, flow: FlowId, message: View<'_>, waited: Duration) {
         if message.is_request() {
             self.look_for_alias(flow, message);
-            if self.is_too_much(message) {
+            if self.is_too_much(message, waited) {
                 // No transaction is made of it: the ACK finds nothing.
                 return self.stack.respond_once(flow, message, 503, rest_of_unavailable);
             }
@@ -161,14 +162,23 @@ impl Endpoint {
         }
     }
 
-    /// True for the INVITE of a new call when too many have begun; a copy of one that was taken is not.
-    fn is_too_much(&mut self, request: View<'_>) -> bool {
-        let per_second = self.stack.options.limits.calls_per_second_max;
-        per_second > 0
-            && request.method() == Method::Invite
-            && request.is_outside_dialog()
-            && !self.stack.has_received(request)
-            && !self.admission.admits(self.stack.now, per_second)
+    /// True for the INVITE of a new call when too many have begun, or when it has waited too long because there
+    /// is too much to do; a copy of one that was taken is not.
+    fn is_too_much(&mut self, request: View<'_>, waited: Duration) -> bool {
+        let limits = &self.stack.options.limits;
+        let (per_second, late) = (limits.calls_per_second_max, limits.is_late(waited));
+        if (per_second == 0 && !late)
+            || request.method() != Method::Invite
+            || !request.is_outside_dialog()
+            || self.stack.has_received(request)
+        {
+            return false;
+        }
+        if !late && self.admission.admits(self.stack.now, per_second) {
+            return false;
+        }
+        self.stack.counters.overload[usize::from(late)] += 1;
+        true
     }
 
     fn on_response(&mut self, flow: FlowId, response: View<'_>) {

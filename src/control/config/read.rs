@@ -147,7 +147,8 @@ impl<'a> Reader<'a> {
         let (name, foreign) = foreign.unwrap_or(choices[0]);
         self.set("server", "foreign-callers", format!("\"{name}\""), "", value);
         let (metrics, events) = (None, EventsConfig::default());
-        let server = ServerConfig { listen, cores, drain_timeout, spin_before_sleep, metrics, events };
+        let server =
+            ServerConfig { listen, cores, drain_timeout, spin_before_sleep, metrics, events };
         (server, [sent_by, sent_by_tls], foreign)
     }
 
@@ -360,6 +361,7 @@ impl<'a> Reader<'a> {
             flows_max: self.number(table, &spec::FLOWS_MAX) as u32,
             calls_max: self.number(table, &spec::CALLS_MAX) as u32,
             calls_per_second_max: self.number(table, &spec::CALLS_PER_SECOND_MAX) as u32,
+            queueing_delay_max: self.millis(table, &spec::QUEUEING_DELAY_MAX),
             outbox_bytes_max: self.number(table, &spec::OUTBOX_BYTES_MAX) as usize,
             message_bytes_max: self.number(table, &spec::MESSAGE_BYTES_MAX) as usize,
             message_timeout: self.seconds(table, &spec::MESSAGE_TIMEOUT),

@@ -33,6 +33,7 @@ pub const SECTIONS: [Section; 10] = [
             "flows-max",
             "calls-max",
             "calls-per-second-max",
+            "queueing-delay-max",
             "outbox-bytes-max",
             "message-bytes-max",
             "message-timeout",
@@ -135,6 +136,8 @@ pub(super) const CALLS_MAX: Number = limit("calls-max", "calls", (1, 10_000_000)
 /// `calls_per_second_max` of [`Limits`](crate::options::Limits).
 pub(super) const CALLS_PER_SECOND_MAX: Number =
     limit("calls-per-second-max", "calls/s", (0, 10_000_000), 0);
+/// `queueing_delay_max` of [`Limits`](crate::options::Limits).
+pub(super) const QUEUEING_DELAY_MAX: Number = limit("queueing-delay-max", "ms", (0, 60_000), 200);
 /// `outbox_bytes_max` of [`Limits`](crate::options::Limits); room for one message of any size.
 pub(super) const OUTBOX_BYTES_MAX: Number =
     limit("outbox-bytes-max", "bytes", (65_536, 1 << 30), 16 << 20);
@@ -215,12 +218,13 @@ pub(super) const DNS_TIMEOUT: Number =
     Number { section: "dns", name: "timeout", unit: "s", min: 1, max: 30, default: 2 };
 
 /// All options that are numbers.
-pub const NUMBERS: [&Number; 23] = [
+pub const NUMBERS: [&Number; 24] = [
     &DRAIN_TIMEOUT,
     &SPIN_BEFORE_SLEEP,
     &FLOWS_MAX,
     &CALLS_MAX,
     &CALLS_PER_SECOND_MAX,
+    &QUEUEING_DELAY_MAX,
     &OUTBOX_BYTES_MAX,
     &MESSAGE_BYTES_MAX,
     &MESSAGE_TIMEOUT,

@@ -93,7 +93,7 @@ impl Protocol for Servant {
 
     fn handle(&mut self, now: Instant, input: Input<'_>, out: &mut Actions) {
         match input {
-            Input::Message { flow, bytes } => {
+            Input::Message { flow, bytes, .. } => {
                 assert!(self.flows.get(flow).is_some(), "a message of a flow that is gone");
                 self.on_message(now, flow, bytes, out);
             }
