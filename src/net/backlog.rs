@@ -26,6 +26,11 @@ impl Rounds {
             self.looked.set(now().before(ran));
         }
     }
+
+    /// How long what was read now, and was not there at the look before the last one, may have waited.
+    pub(crate) fn waited(&self, now: Instant) -> Duration {
+        now.since(self.looked.get())
+    }
 }
 
 /// Since when bytes may have waited in one socket.
@@ -34,26 +39,46 @@ pub(super) struct Backlog {
     since: Instant,
     /// True when there were more bytes than the last read took.
     left: bool,
+    /// When what was in the socket was counted, and how much of that is not read yet.
+    mark: Option<(Instant, u64)>,
 }
 
 impl Backlog {
-    /// Something was read at `now`, and `left` says whether there may be more: how long it may have waited, at
-    /// most.
-    pub(super) fn read(&mut self, now: Instant, rounds: &Rounds, left: bool) -> Duration {
+    /// `count` bytes were read at `now`, and `left` says whether there may be more: how long they may have waited,
+    /// at most. `queued` counts what is in the socket; it is asked for only while it is never found empty.
+    pub(super) fn read(
+        &mut self,
+        now: Instant,
+        rounds: &Rounds,
+        (count, left): (usize, bool),
+        queued: impl FnOnce() -> u64,
+    ) -> Duration {
         if !self.left {
             self.since = self.since.max(rounds.looked.get());
         }
         let waited = now.since(self.since);
         self.left = left;
         if !left {
-            self.since = now;
+            (self.since, self.mark) = (now, None);
+            return waited;
         }
+        let mark = self.mark.map(|(at, bytes)| (at, bytes.saturating_sub(count as u64)));
+        self.mark = match mark {
+            Some((_, 1..)) => mark,
+            // What is left now came after that.
+            Some((at, 0)) => {
+                self.since = at;
+                Some((now, queued()))
+            }
+            None => Some((now, queued())),
+        };
         waited
     }
 
     /// Nothing is read before `until`, whatever comes: that is no delay of the shard's.
     pub(super) fn hold_back(&mut self, until: Instant) {
-        self.since = until;
+        self.since = self.since.max(until);
+        self.mark = None;
     }
 }
 
@@ -70,7 +95,7 @@ mod tests {
         let (rounds, mut backlog) = (Rounds::default(), Backlog::default());
         let mut waited = |looked, now, left| {
             rounds.looked.set(at(looked));
-            backlog.read(at(now), &rounds, left).as_millis()
+            backlog.read(at(now), &rounds, (1000, left), || 1_000_000).as_millis()
         };
         assert_eq!(waited(1000, 1001, false), 1);
         // Emptied in the same round, before it.
@@ -82,11 +107,30 @@ mod tests {
     }
 
     #[test]
+    fn what_came_after_a_count_is_not_older_than_it() {
+        let (rounds, mut backlog) = (Rounds::default(), Backlog::default());
+        // Never empty, but never longer than three reads either.
+        let mut waited =
+            |now, queued| backlog.read(at(now), &rounds, (1000, true), || queued).as_millis();
+        assert_eq!(waited(10, 3000), 10);
+        assert_eq!([20, 30, 40].map(|now| waited(now, 3000)), [20, 30, 40], "counted at 10");
+        assert_eq!(
+            [50, 60, 70].map(|now| waited(now, 2500)),
+            [40, 50, 60],
+            "at 40, read up to here"
+        );
+        assert_eq!(waited(80, 2500), 40);
+    }
+
+    #[test]
     fn a_flow_that_is_held_back_is_not_late() {
         let (rounds, mut backlog) = (Rounds::default(), Backlog::default());
-        rounds.looked.set(at(1000));
-        assert_eq!(backlog.read(at(1000), &rounds, true), Duration::ZERO);
+        let mut read = |backlog: &mut Backlog, now, left| {
+            backlog.read(at(now), &rounds, (1000, left), || 1_000_000).as_millis()
+        };
+        read(&mut backlog, 1000, false);
+        read(&mut backlog, 1000, true);
         backlog.hold_back(at(2000));
-        assert_eq!(backlog.read(at(2003), &rounds, true), Duration::from_millis(3));
+        assert_eq!(read(&mut backlog, 2003, true), 3);
     }
 }

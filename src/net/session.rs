@@ -157,10 +157,7 @@ impl Session {
                 Poll::Ready(Ok(0)) => return Poll::Ready(Some(FlowError::Closed)),
                 Poll::Ready(Ok(count)) => {
                     self.heard(host.net());
-                    let waited =
-                        self.backlog.read(host.now(), &host.net().rounds, count == buffer.len());
-                    host.net().tally.waited(waited);
-                    self.flow.waited.set(waited);
+                    self.note_wait(&**host, count, count == buffer.len());
                     if let Err(error) = self.read(host, &buffer[..count]) {
                         return Poll::Ready(Some(error));
                     }
@@ -175,6 +172,15 @@ impl Session {
                 }
             }
         }
+    }
+
+    /// Notes how long `count` bytes just read may have waited; `left`: there may be more.
+    fn note_wait<H: Host>(&mut self, host: &H, count: usize, left: bool) {
+        let (net, stream) = (host.net(), &self.stream);
+        let queued = || queued(stream);
+        let waited = self.backlog.read(host.now(), &net.rounds, (count, left), queued);
+        net.tally.waited(waited);
+        self.flow.waited.set(waited);
     }
 
     /// Takes what was read from the socket.
@@ -376,6 +382,13 @@ impl Session {
             }
         }
     }
+}
+
+/// Bytes in the socket; none where the kernel does not say.
+fn queued(stream: &TcpStream) -> u64 {
+    // rustix takes no descriptor that is not owned.
+    let socket = SockRef::from(stream).try_clone().map(std::net::TcpStream::from);
+    socket.ok().and_then(|socket| rustix::io::ioctl_fionread(socket).ok()).unwrap_or(0)
 }
 
 /// Why a stream that was open is gone.

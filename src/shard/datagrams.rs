@@ -5,7 +5,6 @@
 
 use std::net::SocketAddr;
 use std::rc::Rc;
-use std::time::Duration;
 
 use super::{After, Place, Protocol, Shard};
 use crate::key::FlowId;
@@ -41,7 +40,7 @@ impl<P: Protocol> Shard<P> {
             let error = FrameError::MessageTooLarge { bytes: bytes.len(), bytes_max };
             return self.turn(Input::Unframed { flow, bytes, error });
         }
-        self.turn(Input::Message { flow, bytes, waited: Duration::ZERO });
+        self.turn(Input::Message { flow, bytes, waited: self.net.rounds.waited(self.now()) });
     }
 
     /// Sends a datagram; what is found not to arrive is handed in after the turn.
