@@ -206,6 +206,11 @@ fn a_new_call_that_waited_too_long_is_refused_and_what_belongs_to_another_is_ser
     let late = max + Duration::from_micros(1);
     let new =
         |call: &str| INVITE.replace("c1", call).replace("z9hG4bKa1", &format!("z9hG4bK{call}"));
+    // One that is late may be the only one.
+    bench.receive_late(caller, &new("c0"), late);
+    bench.next(caller, "SIP/2.0 100");
+    bench.next(callee, "INVITE");
+    bench.until(max.as_millis() as u64);
     bench.receive_late(caller, &new("c2"), late);
     let refusal = bench.next(caller, "SIP/2.0 503");
     assert!(!header(&refusal, "Retry-After").is_empty(), "{refusal}");

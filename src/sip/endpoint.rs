@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::actions::{Actions, CloseReason, FlowError, Input, NewFlow, Stats};
-use super::admission::Admission;
+use super::admission::{Admission, Backlog};
 use super::agent::{Agent, rest_of_unavailable};
 use super::counters::Counters;
 use super::flow::{Flow, Needed};
@@ -36,6 +36,7 @@ pub struct Endpoint {
     user: User,
     head: Head,
     admission: Admission,
+    backlog: Backlog,
     drain: Option<TimerKey>,
 }
 
@@ -44,7 +45,14 @@ impl Endpoint {
     pub fn new(shard: ShardId, seed: [u8; 32], options: Arc<Options>) -> Self {
         let mut stack = Stack::new(shard, seed, options);
         let user = User::new(&mut stack);
-        Self { stack, user, head: Head::new(), admission: Admission::default(), drain: None }
+        Self {
+            stack,
+            user,
+            head: Head::new(),
+            admission: Admission::default(),
+            backlog: Backlog::default(),
+            drain: None,
+        }
     }
 
     /// Takes a flow that a peer opened. `None` when `flows_max` are open: close it.
@@ -162,8 +170,8 @@ impl Endpoint {
         }
     }
 
-    /// True for the INVITE of a new call when too many have begun, or when it has waited too long because there
-    /// is too much to do; a copy of one that was taken is not.
+    /// True for the INVITE of a new call when too many have begun, or when it has waited too long and is not the
+    /// only one; a copy of one that was taken is not.
     fn is_too_much(&mut self, request: View<'_>, waited: Duration) -> bool {
         let limits = &self.stack.options.limits;
         let (per_second, late) = (limits.calls_per_second_max, limits.is_late(waited));
@@ -174,10 +182,15 @@ impl Endpoint {
         {
             return false;
         }
-        if !late && self.admission.admits(self.stack.now, per_second) {
+        let (now, max) = (self.stack.now, limits.queueing_delay_max);
+        let reason = if late && self.backlog.is_standing(now, max) {
+            1
+        } else if !self.admission.admits(now, per_second) {
+            0
+        } else {
             return false;
-        }
-        self.stack.counters.overload[usize::from(late)] += 1;
+        };
+        self.stack.counters.overload[reason] += 1;
         true
     }
 
