@@ -125,7 +125,7 @@ mod tests {
     #[test]
     fn a_flow_that_is_held_back_is_not_late() {
         let (rounds, mut backlog) = (Rounds::default(), Backlog::default());
-        let mut read = |backlog: &mut Backlog, now, left| {
+        let read = |backlog: &mut Backlog, now, left| {
             backlog.read(at(now), &rounds, (1000, left), || 1_000_000).as_millis()
         };
         read(&mut backlog, 1000, false);
