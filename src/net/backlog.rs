@@ -45,13 +45,14 @@ pub(super) struct Backlog {
 
 impl Backlog {
     /// `count` bytes were read at `now`, and `left` says whether there may be more: how long they may have waited,
-    /// at most. `queued` counts what is in the socket; it is asked for only while it is never found empty.
+    /// at most. `queued` counts what is in the socket, and gives `None` where it is so full that more may wait in
+    /// the peer; it is asked for only while the socket is never found empty.
     pub(super) fn read(
         &mut self,
         now: Instant,
         rounds: &Rounds,
         (count, left): (usize, bool),
-        queued: impl FnOnce() -> u64,
+        queued: impl FnOnce() -> Option<u64>,
     ) -> Duration {
         if !self.left {
             self.since = self.since.max(rounds.looked.get());
@@ -63,15 +64,15 @@ impl Backlog {
             return waited;
         }
         let mark = self.mark.map(|(at, bytes)| (at, bytes.saturating_sub(count as u64)));
-        self.mark = match mark {
-            Some((_, 1..)) => mark,
-            // What is left now came after that.
+        match mark {
+            Some((_, 1..)) => self.mark = mark,
             Some((at, 0)) => {
+                // What is left now came after that.
                 self.since = at;
-                Some((now, queued()))
+                self.mark = queued().map(|bytes| (now, bytes));
             }
-            None => Some((now, queued())),
-        };
+            None => self.mark = queued().map(|bytes| (now, bytes)),
+        }
         waited
     }
 
@@ -95,7 +96,7 @@ mod tests {
         let (rounds, mut backlog) = (Rounds::default(), Backlog::default());
         let mut waited = |looked, now, left| {
             rounds.looked.set(at(looked));
-            backlog.read(at(now), &rounds, (1000, left), || 1_000_000).as_millis()
+            backlog.read(at(now), &rounds, (1000, left), || Some(1_000_000)).as_millis()
         };
         assert_eq!(waited(1000, 1001, false), 1);
         // Emptied in the same round, before it.
@@ -111,7 +112,7 @@ mod tests {
         let (rounds, mut backlog) = (Rounds::default(), Backlog::default());
         // Never empty, but never longer than three reads either.
         let mut waited =
-            |now, queued| backlog.read(at(now), &rounds, (1000, true), || queued).as_millis();
+            |now, queued| backlog.read(at(now), &rounds, (1000, true), || Some(queued)).as_millis();
         assert_eq!(waited(10, 3000), 10);
         assert_eq!([20, 30, 40].map(|now| waited(now, 3000)), [20, 30, 40], "counted at 10");
         assert_eq!(
@@ -123,10 +124,20 @@ mod tests {
     }
 
     #[test]
+    fn what_comes_while_the_socket_is_full_may_have_waited_in_the_peer() {
+        let (rounds, mut backlog) = (Rounds::default(), Backlog::default());
+        let mut waited =
+            |now, queued| backlog.read(at(now), &rounds, (1000, true), || queued).as_millis();
+        assert_eq!([10, 20, 30].map(|now| waited(now, None)), [10, 20, 30]);
+        assert_eq!(waited(40, Some(500)), 40);
+        assert_eq!([50, 60].map(|now| waited(now, Some(500))), [50, 20], "counted at 40");
+    }
+
+    #[test]
     fn a_flow_that_is_held_back_is_not_late() {
         let (rounds, mut backlog) = (Rounds::default(), Backlog::default());
         let read = |backlog: &mut Backlog, now, left| {
-            backlog.read(at(now), &rounds, (1000, left), || 1_000_000).as_millis()
+            backlog.read(at(now), &rounds, (1000, left), || Some(1_000_000)).as_millis()
         };
         read(&mut backlog, 1000, false);
         read(&mut backlog, 1000, true);

@@ -384,11 +384,13 @@ impl Session {
     }
 }
 
-/// Bytes in the socket; none where the kernel does not say.
-fn queued(stream: &TcpStream) -> u64 {
+/// Bytes in the socket; `None` when there are so many that the peer may have to wait.
+fn queued(stream: &TcpStream) -> Option<u64> {
     // rustix takes no descriptor that is not owned.
-    let socket = SockRef::from(stream).try_clone().map(std::net::TcpStream::from);
-    socket.ok().and_then(|socket| rustix::io::ioctl_fionread(socket).ok()).unwrap_or(0)
+    let socket = SockRef::from(stream).try_clone().ok()?;
+    let room = socket.recv_buffer_size().ok()? as u64;
+    let bytes = rustix::io::ioctl_fionread(std::net::TcpStream::from(socket)).ok()?;
+    (bytes < room / 2).then_some(bytes)
 }
 
 /// Why a stream that was open is gone.
