@@ -183,6 +183,9 @@ pub struct Limits {
     pub calls_max: u32,
     /// Calls that may begin in a second; a further INVITE is answered 503. 0: as many as come.
     pub calls_per_second_max: u32,
+    /// How long an INVITE of a new call may have waited to be read; one that may have waited longer is answered
+    /// 503. Zero: as long as it takes.
+    pub queueing_delay_max: Duration,
     /// Bytes queued for one flow; one more closes the flow.
     pub outbox_bytes_max: usize,
     /// Bytes of one message, head and body.
@@ -211,12 +214,20 @@ pub struct Limits {
     pub ping_interval: Duration,
 }
 
+impl Limits {
+    /// True when what may have waited so long has waited too long.
+    pub(crate) fn is_late(&self, waited: Duration) -> bool {
+        waited > self.queueing_delay_max && !self.queueing_delay_max.is_zero()
+    }
+}
+
 impl Default for Limits {
     fn default() -> Self {
         Self {
             flows_max: 100_000,
             calls_max: 1_000_000,
             calls_per_second_max: 0,
+            queueing_delay_max: Duration::from_millis(200),
             outbox_bytes_max: 16 << 20,
             message_bytes_max: 65_535,
             message_timeout: Duration::from_secs(10),

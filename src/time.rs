@@ -41,6 +41,12 @@ impl Instant {
         self.as_micros() / 1000
     }
 
+    /// The instant `duration` before this; the beginning when there was none.
+    pub fn before(self, duration: Duration) -> Self {
+        let micros = u64::try_from(duration.as_micros()).unwrap_or(u64::MAX);
+        Self::from_micros(self.as_micros().saturating_sub(micros))
+    }
+
     /// How long after `earlier` this is; zero when it is not after it.
     pub const fn since(self, earlier: Self) -> Duration {
         Duration::from_micros(self.0.get().saturating_sub(earlier.0.get()))

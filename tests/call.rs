@@ -66,8 +66,13 @@ impl Bench {
     }
 
     fn receive(&mut self, flow: FlowId, text: &str) {
+        self.receive_late(flow, text, Duration::ZERO);
+    }
+
+    /// The same for a message that may have waited so long to be read.
+    fn receive_late(&mut self, flow: FlowId, text: &str, waited: Duration) {
         let bytes = text.replace('\n', "\r\n");
-        self.input(Input::Message { flow, bytes: bytes.as_bytes() });
+        self.input(Input::Message { flow, bytes: bytes.as_bytes(), waited });
     }
 
     /// Runs timers until `millis`.
@@ -190,6 +195,41 @@ fn a_request_outside_a_dialog_is_refused_with_the_status_that_says_why() {
             status == "420"
         );
     }
+}
+
+#[test]
+fn a_new_call_that_waited_too_long_is_refused_and_what_belongs_to_another_is_served() {
+    let mut bench = Bench::new(500);
+    let (callee, to) = established(&mut bench);
+    let caller = bench.caller;
+    let max = Options::default().limits.queueing_delay_max;
+    let late = max + Duration::from_micros(1);
+    let new =
+        |call: &str| INVITE.replace("c1", call).replace("z9hG4bKa1", &format!("z9hG4bK{call}"));
+    // One that is late may be the only one.
+    bench.receive_late(caller, &new("c0"), late);
+    bench.next(caller, "SIP/2.0 100");
+    bench.next(callee, "INVITE");
+    bench.until(max.as_millis() as u64);
+    bench.receive_late(caller, &new("c2"), late);
+    let refusal = bench.next(caller, "SIP/2.0 503");
+    assert!(!header(&refusal, "Retry-After").is_empty(), "{refusal}");
+    assert_eq!(bench.endpoint.counters().overload, [0, 1]);
+    bench.receive_late(caller, &in_dialog("INVITE", 2, &to), late);
+    bench.next(caller, "SIP/2.0 100");
+    bench.next(callee, "INVITE");
+    bench.receive_late(caller, &new("c3"), max);
+    bench.next(caller, "SIP/2.0 100");
+    bench.next(callee, "INVITE");
+    // A copy of one that was taken.
+    bench.receive_late(caller, &new("c3"), late);
+    bench.next(caller, "SIP/2.0 100");
+    let mut options = Options::default().with_devices(vec![device("7002", "127.0.0.3:5070")]);
+    options.limits.queueing_delay_max = Duration::ZERO;
+    bench.input(Input::Options(Arc::new(options)));
+    bench.receive_late(caller, &new("c4"), Duration::from_secs(9));
+    bench.next(caller, "SIP/2.0 404");
+    assert_eq!(bench.endpoint.counters().overload, [0, 1]);
 }
 
 #[test]

@@ -65,11 +65,13 @@ fn every_option_arrives_where_it_is_read() {
         cores = [0, 2, 2]
         advertise = "sip.example.com:5064"
         drain-timeout = 0
+        spin-before-sleep = 70
         foreign-callers = "relay"
         [limits]
         flows-max = 11
         calls-max = 12
         calls-per-second-max = 123
+        queueing-delay-max = 124
         outbox-bytes-max = 0x1_0000
         message-bytes-max = 14_000
         message-timeout = 15
@@ -100,6 +102,7 @@ fn every_option_arrives_where_it_is_read() {
     assert_eq!(config.server.listen.len(), 2);
     assert_eq!(config.server.cores, Cores::List(vec![0, 2, 2]));
     assert_eq!(config.server.drain_timeout, Duration::ZERO);
+    assert_eq!(config.server.spin_before_sleep, Duration::from_micros(70));
     let options = &config.options;
     assert_eq!(options.sent_by, "sip.example.com:5064");
     assert_eq!(options.foreign_callers, ForeignCallers::Relay);
@@ -107,6 +110,7 @@ fn every_option_arrives_where_it_is_read() {
         flows_max: 11,
         calls_max: 12,
         calls_per_second_max: 123,
+        queueing_delay_max: Duration::from_millis(124),
         outbox_bytes_max: 65_536,
         message_bytes_max: 14_000,
         message_timeout: Duration::from_secs(15),

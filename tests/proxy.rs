@@ -76,7 +76,7 @@ impl Bench {
 
     fn receive(&mut self, flow: FlowId, text: &str) {
         let bytes = text.replace('\n', "\r\n");
-        self.input(Input::Message { flow, bytes: bytes.as_bytes() });
+        self.input(Input::Message { flow, bytes: bytes.as_bytes(), waited: Duration::ZERO });
     }
 
     /// Opens the connection that was asked for last, which must be to `peer`.

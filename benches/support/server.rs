@@ -2,6 +2,7 @@
 
 use std::ops::Range;
 use std::sync::Arc;
+use std::time::Duration;
 
 use holdfast::key::{FlowId, ShardId};
 use holdfast::options::Options;
@@ -72,7 +73,8 @@ impl Server {
             Event::Read { flow, bytes: range } => {
                 framer.feed(&bytes[range.clone()], head, |frame| {
                     let Frame::Message(message) = frame else { panic!("{frame:?} is no message") };
-                    endpoint.handle(now, Input::Framed { flow: *flow, message }, actions);
+                    let input = Input::Framed { flow: *flow, message, waited: Duration::ZERO };
+                    endpoint.handle(now, input, actions);
                 })
             }
             Event::Opened(flow) => {

@@ -19,6 +19,7 @@ use crate::net::{Fault, Reconnect, Side, Transport, Wire};
 use crate::outcome::Recorder;
 use crate::plan::{Strike, What};
 use crate::text::Party;
+use crate::usage::Used;
 use crate::worker::{Done, News, Point};
 
 /// The longest sleep: what messages ask for in between is at most so late.
@@ -52,6 +53,7 @@ pub(crate) struct Driver {
     closed: Option<Recorder>,
     /// Parties that leave their connection and answer on another.
     late: Vec<(Instant, Side, u32)>,
+    used: Used,
 }
 
 impl Driver {
@@ -62,6 +64,7 @@ impl Driver {
         stop: Arc<AtomicBool>,
         deadline: Option<Instant>,
         net: Net,
+        used: Used,
     ) -> Self {
         Self {
             wire,
@@ -77,6 +80,7 @@ impl Driver {
             measured: Duration::ZERO,
             closed: None,
             late: Vec::new(),
+            used,
         }
     }
 
@@ -95,7 +99,7 @@ impl Driver {
         }
         self.strikes = strikes.into();
         let start = self.start;
-        let used = crate::usage::thread_cpu();
+        let used = self.used.so_far();
         self.wire.with(|engine, _| engine.restart(start, used));
         start
     }
@@ -172,12 +176,12 @@ impl Driver {
     }
 
     fn report(&mut self) {
-        let start = self.start;
+        let (start, used) = (self.start, &mut self.used);
         let progress = self.wire.with(|engine, now| {
             let (recorder, now) =
                 (&mut engine.notes.recorder, now.saturating_duration_since(start));
             // Asking for the CPU time is a system call, and turns are many.
-            recorder.is_due(now).then(|| recorder.tick(now, crate::usage::thread_cpu())).flatten()
+            recorder.is_due(now).then(|| recorder.tick(now, used.so_far())).flatten()
         });
         if let Some(progress) = progress {
             let _ = self.news.send(News::Progress(self.number, progress));

@@ -58,6 +58,7 @@ fn fields(snapshot: &Snapshot) -> Vec<(&'static str, u64)> {
         tasks,
         outbox_bytes,
         reads,
+        queueing: _,
         writes,
         accepted,
         refused,

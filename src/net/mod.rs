@@ -19,6 +19,7 @@
 
 #![allow(clippy::disallowed_methods, clippy::disallowed_types)] // Sockets live here.
 
+mod backlog;
 mod deadlines;
 mod flow;
 mod front;
@@ -48,6 +49,7 @@ use crate::sip::message::{FrameError, Head, View};
 use crate::sip::{FlowError, NewFlow};
 use crate::time::Instant;
 
+use backlog::Rounds;
 use deadlines::Deadlines;
 pub(crate) use flow::Flow;
 use flow::Pool;
@@ -168,6 +170,10 @@ pub(crate) struct Net {
     fronts: RefCell<Vec<Network>>,
     /// Who has how many connections.
     sources: Rc<Sources>,
+    /// When the sockets were looked at.
+    pub(crate) rounds: Rounds,
+    /// How long what was read last may have waited in its socket, at most.
+    pub(crate) waited: Cell<Duration>,
     /// What happened to flows, for the log and the statistics.
     pub(crate) tally: Tally,
 }
@@ -190,6 +196,8 @@ impl Net {
             handshakes: Cell::new(0),
             fronts: RefCell::default(),
             sources: Rc::default(),
+            rounds: Rounds::default(),
+            waited: Cell::default(),
             tally: Tally::default(),
         };
         net.set_options(options);

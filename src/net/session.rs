@@ -12,12 +12,14 @@ use std::net::Shutdown;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use futures_lite::{AsyncRead, AsyncWrite};
 use glommio::net::TcpStream;
 use glommio::timer::Timer;
 use socket2::SockRef;
 
+use super::backlog::Backlog;
 use super::flow::{Flow, State};
 use super::pings::{PONG, Patience, Pings};
 use super::sources::{Rate, Seat};
@@ -42,6 +44,7 @@ pub(super) struct Session {
     /// When the peer must have taken some of what is queued; `None` while nothing is stuck.
     stuck: Option<Instant>,
     pings: Pings,
+    backlog: Backlog,
     /// Set after a read that filled the buffer, when there is more and it is the others' turn, or that brought
     /// too much.
     pause: Option<Timer>,
@@ -55,9 +58,8 @@ pub(super) struct Session {
     write_ended: bool,
 }
 
-// Most connections are idle: what each holds is what memory goes to. The task that serves one holds this twice, and
-// is in the allocator's class of 640 bytes.
-const _: () = assert!(size_of::<Session>() <= 264);
+// Most connections are idle: what each holds is what memory goes to.
+const _: () = assert!(size_of::<Session>() <= 272);
 
 impl Session {
     /// An open stream.
@@ -73,6 +75,7 @@ impl Session {
             message: None,
             stuck: None,
             pings: Pings::default(),
+            backlog: Backlog::default(),
             pause: None,
             rate: None,
             _seat: None,
@@ -92,15 +95,21 @@ impl Session {
     }
 
     /// Serves the flow until it ends, and closes the socket.
-    pub(super) async fn run<H: Host>(mut self, host: Rc<H>) {
+    #[allow(clippy::manual_async_fn, reason = "an async function would hold the session twice")]
+    pub(super) fn run<H: Host>(mut self, host: Rc<H>) -> impl Future<Output = ()> {
+        async move { self.serve(&host).await }
+    }
+
+    async fn serve<H: Host>(&mut self, host: &Rc<H>) {
         if self.first_message.is_some() {
-            self.watch(&*host);
+            self.watch(&**host);
         }
         // What came behind the last words of a handshake.
-        let greeted = self.read(&host, b"");
+        host.net().waited.set(Duration::ZERO);
+        let greeted = self.read(host, b"");
         let error = poll_fn(|cx| match greeted {
             Err(error) => Poll::Ready(Some(error)),
-            Ok(()) => self.poll(&host, cx),
+            Ok(()) => self.poll(host, cx),
         })
         .await;
         host.net().remove(&self.flow);
@@ -129,6 +138,7 @@ impl Session {
     /// Ready when the flow has ended: with what the endpoint has to be told.
     fn poll<H: Host>(&mut self, host: &Rc<H>, cx: &mut Context<'_>) -> Poll<Option<FlowError>> {
         self.flow.running(cx);
+        host.net().rounds.look(|| host.now());
         loop {
             match self.flow.state.get() {
                 State::Connecting | State::Open => {}
@@ -157,6 +167,7 @@ impl Session {
                 Poll::Ready(Ok(0)) => return Poll::Ready(Some(FlowError::Closed)),
                 Poll::Ready(Ok(count)) => {
                     self.heard(host.net());
+                    self.note_wait(&**host, count, count == buffer.len());
                     if let Err(error) = self.read(host, &buffer[..count]) {
                         return Poll::Ready(Some(error));
                     }
@@ -171,6 +182,15 @@ impl Session {
                 }
             }
         }
+    }
+
+    /// Notes how long `count` bytes just read may have waited; `left`: there may be more.
+    fn note_wait<H: Host>(&mut self, host: &H, count: usize, left: bool) {
+        let (net, stream) = (host.net(), &self.stream);
+        let queued = || queued(stream);
+        let waited = self.backlog.read(host.now(), &net.rounds, (count, left), queued);
+        net.tally.waited(waited);
+        net.waited.set(waited);
     }
 
     /// Takes what was read from the socket.
@@ -246,6 +266,7 @@ impl Session {
         let pause = rate.take(host.now(), frames, per_second);
         if !pause.is_zero() {
             self.pause = Some(Timer::new(pause));
+            self.backlog.hold_back(host.now() + pause);
             host.net().tally.limited(host.now(), |stats| &mut stats.held_back);
             host.rearm();
         }
@@ -373,6 +394,15 @@ impl Session {
             }
         }
     }
+}
+
+/// Bytes in the socket; `None` when there are so many that the peer may have to wait.
+fn queued(stream: &TcpStream) -> Option<u64> {
+    // rustix takes no descriptor that is not owned.
+    let socket = SockRef::from(stream).try_clone().ok()?;
+    let room = socket.recv_buffer_size().ok()? as u64;
+    let bytes = rustix::io::ioctl_fionread(std::net::TcpStream::from(socket)).ok()?;
+    (bytes < room / 2).then_some(bytes)
 }
 
 /// Why a stream that was open is gone.

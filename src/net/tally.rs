@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use crate::sip::FlowError;
+use crate::sip::counters::Histogram;
 use crate::time::Instant;
 
 /// Failures of this long are summed up in one line.
@@ -20,6 +21,8 @@ pub struct NetStats {
     pub outbox_bytes: usize,
     /// Reads that brought bytes.
     pub reads: u64,
+    /// How long what was read may have waited in the sockets of connections, at most.
+    pub queueing: Histogram,
     /// Writes that took bytes.
     pub writes: u64,
     /// Connections accepted.
@@ -96,6 +99,11 @@ impl Tally {
     /// Counts something.
     pub(crate) fn count(&self, count: impl FnOnce(&mut NetStats)) {
         count(&mut self.stats.borrow_mut());
+    }
+
+    /// Counts a read of bytes that may have waited so long.
+    pub(crate) fn waited(&self, waited: Duration) {
+        self.stats.borrow_mut().queueing.count(waited);
     }
 
     /// Counts a failed flow; a line of the log sums it up within [`SUMMARY`]. A peer that closed

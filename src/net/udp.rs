@@ -159,6 +159,7 @@ pub(crate) async fn read_all<H: Host>(host: Rc<H>, datagrams: Rc<Datagrams>) {
         match datagrams.socket.recv_from(&mut buffer).await {
             Ok((len, peer)) => {
                 host.net().tally.count(|stats| stats.reads += 1);
+                host.net().rounds.look(|| host.now());
                 let ends = NewFlow { peer, local: datagrams.local, transport: Transport::Udp };
                 host.datagram(ends, buffer.get(..len).unwrap_or_default());
             }

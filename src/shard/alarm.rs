@@ -56,6 +56,7 @@ impl Alarm {
 pub(super) async fn run<P: Protocol>(shard: Rc<Shard<P>>) {
     loop {
         let now = shard.now();
+        shard.net.rounds.look(|| now);
         match shard.next_due() {
             Some(due) if due <= now => {
                 shard.on_due(now);

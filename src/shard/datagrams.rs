@@ -40,7 +40,7 @@ impl<P: Protocol> Shard<P> {
             let error = FrameError::MessageTooLarge { bytes: bytes.len(), bytes_max };
             return self.turn(Input::Unframed { flow, bytes, error });
         }
-        self.turn(Input::Message { flow, bytes });
+        self.turn(Input::Message { flow, bytes, waited: self.net.rounds.waited(self.now()) });
     }
 
     /// Sends a datagram; what is found not to arrive is handed in after the turn.

@@ -26,6 +26,7 @@ use std::future::poll_fn;
 use std::ops::Range;
 use std::rc::Rc;
 use std::task::{Poll, Waker};
+use std::time::Duration;
 
 use foldhash::fast::FixedState;
 use tokio::sync::mpsc;
@@ -436,7 +437,11 @@ impl<P: Protocol> Shard<P> {
                 self.mesh.aliases.borrow_mut().insert((peer, *flow), known);
             }
             Item::Message { flow, range } => match self.alias(peer, *flow) {
-                Some(flow) => self.turn(Input::Message { flow, bytes: parcel.slice(range) }),
+                Some(flow) => self.turn(Input::Message {
+                    flow,
+                    bytes: parcel.slice(range),
+                    waited: Duration::ZERO,
+                }),
                 None => self.net.tally.count(|stats| stats.forward_drops += 1),
             },
             Item::Datagram { ends, range } => self.handle_datagram(**ends, parcel.slice(range)),

@@ -314,7 +314,7 @@ impl<P: Protocol> Host for Shard<P> {
             self.net.tally.count(|stats| stats.forwarded += 1);
             return;
         }
-        self.turn(Input::Framed { flow: flow.id, message });
+        self.turn(Input::Framed { flow: flow.id, message, waited: self.net.waited.get() });
     }
 
     fn unframed(self: &Rc<Self>, flow: &Flow, bytes: &[u8], error: FrameError) {

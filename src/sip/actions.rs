@@ -58,6 +58,8 @@ pub enum Input<'a> {
         flow: FlowId,
         /// The message, at most `message_bytes_max` bytes.
         message: View<'a>,
+        /// How long it may have waited to be read, at most.
+        waited: Duration,
     },
     /// A whole message that nobody has read yet, at most `message_bytes_max` bytes; over UDP a whole datagram.
     Message {
@@ -65,6 +67,8 @@ pub enum Input<'a> {
         flow: FlowId,
         /// Start line to the last byte of the body.
         bytes: &'a [u8],
+        /// How long it may have waited to be read, at most; zero where nobody knows.
+        waited: Duration,
     },
     /// A stream that can no longer be split into messages. The endpoint answers 400 if `bytes` let
     /// it form a response, and closes the flow.

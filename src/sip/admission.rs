@@ -1,4 +1,5 @@
-//! How many calls may begin in a second: a bucket that leaks, a tenth of a second deep.
+//! How many calls may begin: in a second, by a bucket that leaks, a tenth of a second deep; and while what is read
+//! has waited too long, none.
 //!
 //! What is too much is refused before anything is made of it, so that it costs the calls that
 //! stand next to nothing.
@@ -30,9 +31,41 @@ impl Admission {
     }
 }
 
+/// So long after the last late call the next one begins another backlog.
+const CALM: Duration = Duration::from_secs(1);
+
+/// Whether new calls that come late are a backlog that does not go away: one that the shard works off soon, as after
+/// a stall of the machine, is no reason to refuse any (RFC 8289 §3.2 has the idea).
+#[derive(Debug, Default)]
+pub(super) struct Backlog {
+    /// When the first and the last late call of it came; `None` before there was one.
+    late: Option<(Instant, Instant)>,
+}
+
+impl Backlog {
+    /// True when a call that comes at `now`, and has waited longer than `max`, is one too many.
+    pub(super) fn is_standing(&mut self, now: Instant, max: Duration) -> bool {
+        let since = match self.late {
+            Some((since, last)) if now.since(last) < CALM => since,
+            Some(_) | None => now,
+        };
+        self.late = Some((since, now));
+        now.since(since) >= max
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_backlog_stands_when_it_is_not_worked_off_in_time() {
+        let mut backlog = Backlog::default();
+        let max = Duration::from_millis(200);
+        let mut stands = |millis| backlog.is_standing(Instant::from_millis(millis), max);
+        assert_eq!([5000, 5199, 5200, 6199].map(&mut stands), [false, false, true, true]);
+        assert_eq!([7199, 7398, 7399].map(&mut stands), [false, false, true], "another one");
+    }
 
     fn admitted(admission: &mut Admission, millis: std::ops::Range<u64>, per_second: u32) -> usize {
         // Ten calls in each millisecond.

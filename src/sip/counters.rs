@@ -67,7 +67,7 @@ pub const BUCKETS: [u64; 14] = [
 ];
 
 /// Durations by size.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Histogram {
     /// How many fell into each of [`BUCKETS`] and not into the one before; the last one: above all.
     pub counts: [u64; BUCKETS.len() + 1],
@@ -76,7 +76,7 @@ pub struct Histogram {
 }
 
 impl Histogram {
-    pub(super) fn count(&mut self, duration: Duration) {
+    pub(crate) fn count(&mut self, duration: Duration) {
         let micros = u64::try_from(duration.as_micros()).unwrap_or(u64::MAX);
         let bucket = BUCKETS.iter().position(|bound| micros <= *bound).unwrap_or(BUCKETS.len());
         self.counts[bucket] += 1;
@@ -111,7 +111,12 @@ pub struct Counters {
     pub excess: Histogram,
     /// Messages refused or dropped because they are malformed: [`REFUSALS`].
     pub refused: [u64; REFUSALS.len()],
+    /// INVITEs of new calls refused because there is too much to do: [`OVERLOADS`].
+    pub overload: [u64; OVERLOADS.len()],
 }
+
+/// Why new calls are too many, as counters call it: `calls-per-second-max`, `queueing-delay-max`.
+pub const OVERLOADS: [&str; 2] = ["rate", "queueing-delay"];
 
 /// Why messages are refused, as counters call it.
 pub const REFUSALS: [&str; 8] = [

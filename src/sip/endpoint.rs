@@ -9,9 +9,10 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::actions::{Actions, CloseReason, FlowError, Input, NewFlow, Stats};
-use super::admission::Admission;
+use super::admission::{Admission, Backlog};
 use super::agent::{Agent, rest_of_unavailable};
 use super::counters::Counters;
 use super::flow::{Flow, Needed};
@@ -35,6 +36,7 @@ pub struct Endpoint {
     user: User,
     head: Head,
     admission: Admission,
+    backlog: Backlog,
     drain: Option<TimerKey>,
 }
 
@@ -43,7 +45,14 @@ impl Endpoint {
     pub fn new(shard: ShardId, seed: [u8; 32], options: Arc<Options>) -> Self {
         let mut stack = Stack::new(shard, seed, options);
         let user = User::new(&mut stack);
-        Self { stack, user, head: Head::new(), admission: Admission::default(), drain: None }
+        Self {
+            stack,
+            user,
+            head: Head::new(),
+            admission: Admission::default(),
+            backlog: Backlog::default(),
+            drain: None,
+        }
     }
 
     /// Takes a flow that a peer opened. `None` when `flows_max` are open: close it.
@@ -76,12 +85,12 @@ impl Endpoint {
         self.stack.wheel.advance(now);
         std::mem::swap(&mut self.stack.out, out);
         match input {
-            Input::Framed { flow, message } => self.on_message(flow, message),
-            Input::Message { flow, bytes } => {
+            Input::Framed { flow, message, waited } => self.on_message(flow, message, waited),
+            Input::Message { flow, bytes, waited } => {
                 let mut head = std::mem::take(&mut self.head);
                 // What is wrong with it the view says.
                 let _ = head.read(bytes);
-                self.on_message(flow, View::new(bytes, &head));
+                self.on_message(flow, View::new(bytes, &head), waited);
                 self.head = head;
             }
             Input::Unframed { flow, bytes, error } => self.on_unframed(flow, bytes, error),
@@ -135,19 +144,19 @@ impl Endpoint {
         self.user.is_drained() && self.stack.is_quiet()
     }
 
-    fn on_message(&mut self, flow: FlowId, message: View<'_>) {
+    fn on_message(&mut self, flow: FlowId, message: View<'_>, waited: Duration) {
         self.stack.counted.messages += 1;
         self.stack.flows.heard(flow, self.stack.now);
         match message.essentials() {
-            Ok(essentials) => self.on_checked(flow, message.with(&essentials)),
+            Ok(essentials) => self.on_checked(flow, message.with(&essentials), waited),
             Err(error) => self.on_bad_message(flow, message, error),
         }
     }
 
-    fn on_checked(&mut self, flow: FlowId, message: View<'_>) {
+    fn on_checked(&mut self, flow: FlowId, message: View<'_>, waited: Duration) {
         if message.is_request() {
             self.look_for_alias(flow, message);
-            if self.is_too_much(message) {
+            if self.is_too_much(message, waited) {
                 // No transaction is made of it: the ACK finds nothing.
                 return self.stack.respond_once(flow, message, 503, rest_of_unavailable);
             }
@@ -157,14 +166,28 @@ impl Endpoint {
         }
     }
 
-    /// True for the INVITE of a new call when too many have begun; a copy of one that was taken is not.
-    fn is_too_much(&mut self, request: View<'_>) -> bool {
-        let per_second = self.stack.options.limits.calls_per_second_max;
-        per_second > 0
-            && request.method() == Method::Invite
-            && request.is_outside_dialog()
-            && !self.stack.has_received(request)
-            && !self.admission.admits(self.stack.now, per_second)
+    /// True for the INVITE of a new call when too many have begun, or when it has waited too long and is not the
+    /// only one; a copy of one that was taken is not.
+    fn is_too_much(&mut self, request: View<'_>, waited: Duration) -> bool {
+        let limits = &self.stack.options.limits;
+        let (per_second, late) = (limits.calls_per_second_max, limits.is_late(waited));
+        if (per_second == 0 && !late)
+            || request.method() != Method::Invite
+            || !request.is_outside_dialog()
+            || self.stack.has_received(request)
+        {
+            return false;
+        }
+        let (now, max) = (self.stack.now, limits.queueing_delay_max);
+        let reason = if late && self.backlog.is_standing(now, max) {
+            1
+        } else if !self.admission.admits(now, per_second) {
+            0
+        } else {
+            return false;
+        };
+        self.stack.counters.overload[reason] += 1;
+        true
     }
 
     fn on_response(&mut self, flow: FlowId, response: View<'_>) {

@@ -11,6 +11,7 @@ mod dns;
 mod events;
 mod metrics;
 mod names;
+mod overload;
 mod reload;
 #[allow(dead_code)] // For tests/tls.
 #[path = "../loopback/tls.rs"]

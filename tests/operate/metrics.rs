@@ -55,10 +55,12 @@ fn a_scrape_tells_calls_transactions_recoveries_and_refused_input() {
         ("holdfast_input_refused_total{shard=\"0\",reason=\"version\"}", 1.0),
         ("holdfast_recovery_excess_seconds_count{shard=\"0\"}", 1.0),
         ("holdfast_recovery_excess_seconds_bucket{le=\"+Inf\",shard=\"0\"}", 1.0),
+        ("holdfast_calls_refused_total{shard=\"0\",reason=\"rate\"}", 0.0),
         ("holdfast_recovery_excess_seconds_bucket{le=\"10.0\",shard=\"0\"}", 1.0),
     ] {
         assert_eq!(value(name), expected, "{name}");
     }
+    assert!(value("holdfast_queueing_delay_seconds_count{shard=\"0\"}") > 5.0);
     let reference = std::fs::read_to_string("docs/METRICS.md").unwrap();
     for line in text.lines().filter_map(|line| line.strip_prefix("# TYPE ")) {
         let name = line.split(' ').next().unwrap();

@@ -117,7 +117,7 @@ fn ten_thousand_waiting_legs_share_one_connect() {
     let mut device = None;
     for call in 0..CALLS {
         let invite = bench.in_dialog("INVITE", call, 1, "<sip:1001@sim.example>");
-        bench.handle(Input::Message { flow: caller, bytes: &invite });
+        bench.handle(Input::Message { flow: caller, bytes: &invite, waited: Duration::ZERO });
         if device.is_none() {
             let (flow, target) = bench.connects.remove(0);
             assert_eq!(target, peer_addr(1));
@@ -125,17 +125,17 @@ fn ten_thousand_waiting_legs_share_one_connect() {
             device = Some(flow);
         }
         let (flow, invite) = bench.take("INVITE").remove(0);
-        bench.handle(Input::Message { flow, bytes: &ok(&invite) });
+        bench.handle(Input::Message { flow, bytes: &ok(&invite), waited: Duration::ZERO });
         let (_, answer) = bench.take("SIP/2.0 200").remove(0);
         let to = answer.text("To").to_owned();
         let ack = bench.in_dialog("ACK", call, 1, &to);
-        bench.handle(Input::Message { flow: caller, bytes: &ack });
+        bench.handle(Input::Message { flow: caller, bytes: &ack, waited: Duration::ZERO });
         tags.push(to);
     }
     assert_eq!(bench.endpoint.stats().calls, CALLS);
     for (call, to) in tags.iter().enumerate() {
         let invite = bench.in_dialog("INVITE", call, 2, to);
-        bench.handle(Input::Message { flow: caller, bytes: &invite });
+        bench.handle(Input::Message { flow: caller, bytes: &invite, waited: Duration::ZERO });
     }
     let first = bench.take("INVITE");
     assert_eq!(first.len(), CALLS);
@@ -169,7 +169,7 @@ fn ten_thousand_waiting_legs_share_one_connect() {
     let (flow, _) = bench.connects.remove(0);
     bench.handle(Input::FlowOpened { flow });
     for (flow, attempt) in bench.take("INVITE") {
-        bench.handle(Input::Message { flow, bytes: &ok(&attempt) });
+        bench.handle(Input::Message { flow, bytes: &ok(&attempt), waited: Duration::ZERO });
     }
     let stats = bench.endpoint.stats();
     assert_eq!((stats.calls, stats.waiting, stats.calls_lost), (CALLS, 0, 0));

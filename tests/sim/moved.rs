@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use holdfast::key::{FlowId, ShardId};
 use holdfast::options::Options;
@@ -150,7 +151,7 @@ impl Certified {
         let bytes = message.to_bytes();
         self.endpoint.handle(
             NOW,
-            Input::Message { flow: self.flow, bytes: &bytes },
+            Input::Message { flow: self.flow, bytes: &bytes, waited: Duration::ZERO },
             &mut self.actions,
         );
     }

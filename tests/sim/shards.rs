@@ -2,6 +2,7 @@
 //! the proxy's are the same here; what they owe is different.
 
 use std::fmt;
+use std::time::Duration;
 
 use holdfast::key::FlowId;
 use holdfast::options::Role;
@@ -136,7 +137,7 @@ impl World {
             (Ok(msg), Role::Proxy) => self.proxied.on_read(now, msg),
             (Err(_), _) => {}
         }
-        self.turn(at, Input::Message { flow, bytes });
+        self.turn(at, Input::Message { flow, bytes, waited: Duration::ZERO });
     }
 
     /// A peer connected to a node; its flow, or none when it is refused.

@@ -22,6 +22,7 @@ pub const SECTIONS: [Section; 10] = [
             "advertise",
             "advertise-tls",
             "drain-timeout",
+            "spin-before-sleep",
             "foreign-callers",
             "proxy-protocol-from",
         ],
@@ -32,6 +33,7 @@ pub const SECTIONS: [Section; 10] = [
             "flows-max",
             "calls-max",
             "calls-per-second-max",
+            "queueing-delay-max",
             "outbox-bytes-max",
             "message-bytes-max",
             "message-timeout",
@@ -95,7 +97,7 @@ pub struct Number {
     pub section: &'static str,
     /// Its name.
     pub name: &'static str,
-    /// What is counted: `ms`, `s`, `bytes`, `flows`, `calls`, `handshakes`,
+    /// What is counted: `µs`, `ms`, `s`, `bytes`, `flows`, `calls`, `handshakes`,
     /// `messages/s`.
     pub unit: &'static str,
     /// The least that is taken.
@@ -118,6 +120,15 @@ const fn limit(
 /// How long established calls may go on after a drain began.
 pub(super) const DRAIN_TIMEOUT: Number =
     Number { section: "server", name: "drain-timeout", unit: "s", min: 0, max: 3600, default: 30 };
+/// How long a shard that has nothing to do looks for more before it sleeps.
+pub(super) const SPIN_BEFORE_SLEEP: Number = Number {
+    section: "server",
+    name: "spin-before-sleep",
+    unit: "µs",
+    min: 0,
+    max: 10_000,
+    default: 0,
+};
 /// `flows_max` of [`Limits`](crate::options::Limits).
 pub(super) const FLOWS_MAX: Number = limit("flows-max", "flows", (1, 10_000_000), 100_000);
 /// `calls_max` of [`Limits`](crate::options::Limits).
@@ -125,6 +136,8 @@ pub(super) const CALLS_MAX: Number = limit("calls-max", "calls", (1, 10_000_000)
 /// `calls_per_second_max` of [`Limits`](crate::options::Limits).
 pub(super) const CALLS_PER_SECOND_MAX: Number =
     limit("calls-per-second-max", "calls/s", (0, 10_000_000), 0);
+/// `queueing_delay_max` of [`Limits`](crate::options::Limits).
+pub(super) const QUEUEING_DELAY_MAX: Number = limit("queueing-delay-max", "ms", (0, 60_000), 200);
 /// `outbox_bytes_max` of [`Limits`](crate::options::Limits); room for one message of any size.
 pub(super) const OUTBOX_BYTES_MAX: Number =
     limit("outbox-bytes-max", "bytes", (65_536, 1 << 30), 16 << 20);
@@ -205,10 +218,13 @@ pub(super) const DNS_TIMEOUT: Number =
     Number { section: "dns", name: "timeout", unit: "s", min: 1, max: 30, default: 2 };
 
 /// All options that are numbers.
-pub const NUMBERS: [&Number; 21] = [
+pub const NUMBERS: [&Number; 24] = [
     &DRAIN_TIMEOUT,
+    &SPIN_BEFORE_SLEEP,
     &FLOWS_MAX,
     &CALLS_MAX,
+    &CALLS_PER_SECOND_MAX,
+    &QUEUEING_DELAY_MAX,
     &OUTBOX_BYTES_MAX,
     &MESSAGE_BYTES_MAX,
     &MESSAGE_TIMEOUT,

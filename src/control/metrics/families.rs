@@ -16,7 +16,7 @@ use super::super::stats::rss_kib;
 use crate::cti::{Cause, Outcome};
 use crate::net::REASONS;
 use crate::shard::Snapshot;
-use crate::sip::counters::{BUCKETS, End, REFUSALS, Transactions};
+use crate::sip::counters::{BUCKETS, End, Histogram, OVERLOADS, REFUSALS, Transactions};
 use crate::sip::message::Method;
 
 /// What one scrape reads.
@@ -212,7 +212,7 @@ impl Families {
         samples
     }
 
-    fn input_counters(&self) -> [(&'static str, &'static str, Samples); 10] {
+    fn input_counters(&self) -> [(&'static str, &'static str, Samples); 11] {
         [
             ("messages", "Messages handled", self.each(|s| s.endpoint.messages)),
             (
@@ -221,6 +221,15 @@ impl Families {
                 self.by("reason", |s| {
                     std::array::from_fn::<_, { REFUSALS.len() }, _>(|reason| {
                         (REFUSALS[reason], s.counters.refused[reason])
+                    })
+                }),
+            ),
+            (
+                "calls_refused",
+                "INVITEs of new calls refused because there is too much to do, by what said so",
+                self.by("reason", |s| {
+                    std::array::from_fn::<_, { OVERLOADS.len() }, _>(|reason| {
+                        (OVERLOADS[reason], s.counters.overload[reason])
                     })
                 }),
             ),
@@ -316,22 +325,41 @@ impl Families {
     }
 
     fn encode_excess(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
-        let mut metric = encoder.encode_descriptor(
+        self.encode_histogram(
+            encoder,
             "holdfast_recovery_excess_seconds",
             "From the first failure of a re-INVITE to its answer, less the waits",
-            None,
-            MetricType::Histogram,
-        )?;
+            |snapshot| &snapshot.counters.excess,
+        )
+    }
+
+    fn encode_queueing(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        self.encode_histogram(
+            encoder,
+            "holdfast_queueing_delay_seconds",
+            "How long what was read over connections may have waited in the kernel, at most, for each read",
+            |snapshot| &snapshot.net.queueing,
+        )
+    }
+
+    fn encode_histogram(
+        &self,
+        encoder: &mut DescriptorEncoder<'_>,
+        name: &str,
+        help: &str,
+        of: impl Fn(&Snapshot) -> &Histogram,
+    ) -> fmt::Result {
+        let mut metric = encoder.encode_descriptor(name, help, None, MetricType::Histogram)?;
         for snapshot in &self.snapshots {
-            let excess = &snapshot.counters.excess;
+            let durations = of(snapshot);
             let bounds = BUCKETS.map(|micros| micros as f64 / 1e6);
             let bounds = bounds.into_iter().chain([f64::INFINITY]);
-            let buckets: Vec<_> = bounds.zip(excess.counts).collect();
+            let buckets: Vec<_> = bounds.zip(durations.counts).collect();
             let labels = of_shard(snapshot);
             let mut family = metric.encode_family(&labels)?;
-            let count = excess.counts.iter().sum();
+            let count = durations.counts.iter().sum();
             family.encode_histogram::<NoLabelSet>(
-                excess.sum as f64 / 1e6,
+                durations.sum as f64 / 1e6,
                 count,
                 &buckets,
                 None,
@@ -359,7 +387,8 @@ impl Collector for Families {
                     .encode_counter::<NoLabelSet, _, u64>(&value, None)?;
             }
         }
-        self.encode_excess(&mut encoder)
+        self.encode_excess(&mut encoder)?;
+        self.encode_queueing(&mut encoder)
     }
 }
 

@@ -466,6 +466,7 @@ fn core_that_does_not_exist_is_named() {
     let plan = Plan {
         listen: Vec::new(),
         cores: vec![4095],
+        spin_before_sleep: Duration::ZERO,
         options: Arc::default(),
         tls: None,
         events: None,
@@ -480,6 +481,7 @@ fn address_in_use_is_named() {
     let plan = Plan {
         listen: vec![Target::tcp(world.address)],
         cores: vec![cores::available()[0]],
+        spin_before_sleep: Duration::ZERO,
         options: Arc::default(),
         tls: None,
         events: None,

@@ -93,10 +93,10 @@ impl Protocol for Servant {
 
     fn handle(&mut self, now: Instant, input: Input<'_>, out: &mut Actions) {
         match input {
-            Input::Framed { flow, message } => {
-                self.handle(now, Input::Message { flow, bytes: message.bytes() }, out);
+            Input::Framed { flow, message, waited } => {
+                self.handle(now, Input::Message { flow, bytes: message.bytes(), waited }, out);
             }
-            Input::Message { flow, bytes } => {
+            Input::Message { flow, bytes, .. } => {
                 assert!(self.flows.get(flow).is_some(), "a message of a flow that is gone");
                 self.on_message(now, flow, bytes, out);
             }
@@ -210,6 +210,7 @@ impl World {
         let plan = Plan {
             listen: vec![Target::tcp(own_address())],
             cores,
+            spin_before_sleep: Duration::ZERO,
             options,
             tls: None,
             events: None,

@@ -334,7 +334,9 @@ impl World {
                 return;
             }
             match read {
-                Read::Message(bytes) => self.feed(Input::Message { flow: id, bytes: &bytes }),
+                Read::Message(bytes) => {
+                    self.feed(Input::Message { flow: id, bytes: &bytes, waited: Duration::ZERO })
+                }
                 Read::Unframed(bytes, error) => {
                     self.feed(Input::Unframed { flow: id, bytes: &bytes, error });
                     assert!(!self.is_live(id), "a flow lives on that cannot be read");

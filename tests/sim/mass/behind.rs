@@ -1,6 +1,7 @@
 //! The same behind a proxy: ten thousand requests are under way through it when its flow dies.
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use holdfast::key::FlowId;
 use holdfast::sip::message::PING;
@@ -43,10 +44,18 @@ impl Chain {
                 return;
             }
             for bytes in down {
-                self.proxy.handle(Input::Message { flow: from_server, bytes: &bytes });
+                self.proxy.handle(Input::Message {
+                    flow: from_server,
+                    bytes: &bytes,
+                    waited: Duration::ZERO,
+                });
             }
             for bytes in up {
-                self.server.handle(Input::Message { flow: between, bytes: &bytes });
+                self.server.handle(Input::Message {
+                    flow: between,
+                    bytes: &bytes,
+                    waited: Duration::ZERO,
+                });
             }
         }
     }
@@ -54,7 +63,7 @@ impl Chain {
     /// The caller sends something.
     fn caller_sends(&mut self, bytes: &[u8]) {
         let flow = self.server.caller;
-        self.server.handle(Input::Message { flow, bytes });
+        self.server.handle(Input::Message { flow, bytes, waited: Duration::ZERO });
         self.exchange();
     }
 
@@ -62,7 +71,11 @@ impl Chain {
     fn callee_answers(&mut self) -> usize {
         let invites = self.proxy.take("INVITE");
         for (flow, invite) in &invites {
-            self.proxy.handle(Input::Message { flow: *flow, bytes: &ok(invite) });
+            self.proxy.handle(Input::Message {
+                flow: *flow,
+                bytes: &ok(invite),
+                waited: Duration::ZERO,
+            });
         }
         self.exchange();
         invites.len()
@@ -117,7 +130,7 @@ fn ten_thousand_legs_behind_a_proxy_share_one_connect_of_its() {
     assert_eq!(chain.server.endpoint.stats().calls, CALLS);
     for (call, to) in tags.iter().enumerate() {
         let (flow, invite) = (chain.server.caller, chain.server.in_dialog("INVITE", call, 2, to));
-        chain.server.handle(Input::Message { flow, bytes: &invite });
+        chain.server.handle(Input::Message { flow, bytes: &invite, waited: Duration::ZERO });
     }
     chain.exchange();
     assert_eq!(chain.proxy.take("INVITE").len(), CALLS);
