@@ -133,7 +133,7 @@ def table(folder):
     single, double = per_cpu(folder, "shards-1", "bye"), per_cpu(folder, "shards-2", "bye")
     if single and double:
         text = f"{median(double) / median(single):.2f} (medians {number(median(single))}, {number(median(double))})"
-        title = "calls a CPU second of two shards that share a core over one with half of the work"
+        title = "calls a CPU second of two shards that share a core over one, same work"
         rows.append((title, "0.95 where cores are too few", text))
     rates = {}
     for shards in (1, 2, 4, 8, 16, 32, 64):
