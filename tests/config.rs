@@ -65,7 +65,6 @@ fn every_option_arrives_where_it_is_read() {
         cores = [0, 2, 2]
         advertise = "sip.example.com:5064"
         drain-timeout = 0
-        spin-before-sleep = 70
         foreign-callers = "relay"
         [limits]
         flows-max = 11
@@ -102,7 +101,6 @@ fn every_option_arrives_where_it_is_read() {
     assert_eq!(config.server.listen.len(), 2);
     assert_eq!(config.server.cores, Cores::List(vec![0, 2, 2]));
     assert_eq!(config.server.drain_timeout, Duration::ZERO);
-    assert_eq!(config.server.spin_before_sleep, Duration::from_micros(70));
     let options = &config.options;
     assert_eq!(options.sent_by, "sip.example.com:5064");
     assert_eq!(options.foreign_callers, ForeignCallers::Relay);

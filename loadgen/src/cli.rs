@@ -204,14 +204,6 @@ pub(crate) struct Common {
     /// CPUs that the generator's workers are pinned to, one worker each; without it one worker, unpinned
     #[arg(long, value_name = "LIST", value_delimiter = ',')]
     pub(crate) cores: Vec<u16>,
-    /// How long a worker that has nothing to do looks at its sockets before it sleeps, microseconds. To wake a core
-    /// that sleeps takes time, most of all in a virtual machine, and it is measured as if it were the server's. What a
-    /// worker spends so is not counted as its own load
-    #[arg(long, value_name = "US", default_value_t = 0, requires = "cores", value_parser = value_parser!(u32).range(0..=10_000))]
-    pub(crate) spin: u32,
-    /// `spin-before-sleep` of the server started here, microseconds
-    #[arg(long, value_name = "US", default_value_t = 0, conflicts_with = "server", value_parser = value_parser!(u32).range(0..=10_000))]
-    pub(crate) server_spin: u32,
     /// Port that callers and callees listen on; 0: any free one (5070 with --server)
     #[arg(long, default_value_t = 0)]
     pub(crate) port: u16,

@@ -19,7 +19,6 @@ use crate::net::{Fault, Reconnect, Side, Transport, Wire};
 use crate::outcome::Recorder;
 use crate::plan::{Strike, What};
 use crate::text::Party;
-use crate::usage::Used;
 use crate::worker::{Done, News, Point};
 
 /// The longest sleep: what messages ask for in between is at most so late.
@@ -53,7 +52,6 @@ pub(crate) struct Driver {
     closed: Option<Recorder>,
     /// Parties that leave their connection and answer on another.
     late: Vec<(Instant, Side, u32)>,
-    used: Used,
 }
 
 impl Driver {
@@ -64,7 +62,6 @@ impl Driver {
         stop: Arc<AtomicBool>,
         deadline: Option<Instant>,
         net: Net,
-        used: Used,
     ) -> Self {
         Self {
             wire,
@@ -80,7 +77,6 @@ impl Driver {
             measured: Duration::ZERO,
             closed: None,
             late: Vec::new(),
-            used,
         }
     }
 
@@ -99,7 +95,7 @@ impl Driver {
         }
         self.strikes = strikes.into();
         let start = self.start;
-        let used = self.used.so_far();
+        let used = crate::usage::thread_cpu();
         self.wire.with(|engine, _| engine.restart(start, used));
         start
     }
@@ -176,12 +172,12 @@ impl Driver {
     }
 
     fn report(&mut self) {
-        let (start, used) = (self.start, &mut self.used);
+        let start = self.start;
         let progress = self.wire.with(|engine, now| {
             let (recorder, now) =
                 (&mut engine.notes.recorder, now.saturating_duration_since(start));
             // Asking for the CPU time is a system call, and turns are many.
-            recorder.is_due(now).then(|| recorder.tick(now, used.so_far())).flatten()
+            recorder.is_due(now).then(|| recorder.tick(now, crate::usage::thread_cpu())).flatten()
         });
         if let Some(progress) = progress {
             let _ = self.news.send(News::Progress(self.number, progress));

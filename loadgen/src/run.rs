@@ -126,7 +126,6 @@ pub(crate) fn play(
         let job = Job {
             number,
             core: common.cores.get(number as usize).copied(),
-            spin: Duration::from_micros(common.spin.into()),
             settings: settings(setup, common, number),
             mixture: task.mixture.clone(),
             callers: setup.callers_of(number, workers).to_vec(),

@@ -177,12 +177,8 @@ impl Setup {
             Transport::Udp => format!("\"udp:{server}\", \"tcp:{server}\""),
         };
         let (delay, window) = (common.delay, common.window);
-        let spin = match common.server_spin {
-            0 => String::new(),
-            micros => format!("spin-before-sleep = {micros}\n"),
-        };
         let mut text = format!(
-            "[server]\nlisten = [{listen}]\ncores = {cores:?}\ndrain-timeout = 2\n{spin}\n[TServer]\n\
+            "[server]\nlisten = [{listen}]\ncores = {cores:?}\ndrain-timeout = 2\n\n[TServer]\n\
              retry-after-reliable-transport-error = {delay}\nsip-invite-timeout = {window}\n\
              transport-error-responses = [430, 477]\n"
         );

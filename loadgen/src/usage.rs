@@ -6,37 +6,9 @@ use std::time::Duration;
 use crate::outcome::Usage;
 
 /// CPU time that this thread used so far.
-fn thread_cpu() -> Duration {
+pub(crate) fn thread_cpu() -> Duration {
     let used = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
     Duration::new(used.tv_sec.unsigned_abs(), used.tv_nsec.unsigned_abs() as u32)
-}
-
-/// What a worker used of its core.
-#[derive(Debug)]
-pub(crate) enum Used {
-    /// CPU time.
-    Cpu,
-    /// The same for a worker that spins: its executor's time, without that in which it had nothing to do.
-    Executor(Duration),
-}
-
-impl Used {
-    /// For a worker that looks for more for `spin` before it sleeps.
-    pub(crate) fn new(spin: Duration) -> Self {
-        if spin.is_zero() { Self::Cpu } else { Self::Executor(Duration::ZERO) }
-    }
-
-    /// So far.
-    pub(crate) fn so_far(&mut self) -> Duration {
-        match self {
-            Self::Cpu => thread_cpu(),
-            Self::Executor(used) => {
-                // Since it was last asked.
-                *used += glommio::executor().executor_stats().total_runtime();
-                *used
-            }
-        }
-    }
 }
 
 /// Looks at process `pid`; `None` when there is no such process (any more).

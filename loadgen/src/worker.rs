@@ -24,7 +24,6 @@ use crate::outcome::{Progress, Recorder};
 use crate::plan::Strike;
 use crate::scenario::program::Mixture;
 use crate::text::Party;
-use crate::usage::Used;
 
 /// No caller more has connected for so long: the server takes no more.
 const CONNECT_MAX: Duration = Duration::from_secs(20);
@@ -39,8 +38,6 @@ pub(crate) struct Job {
     /// From 0.
     pub(crate) number: u32,
     pub(crate) core: Option<u16>,
-    /// How long it looks for more before it sleeps; only with a core.
-    pub(crate) spin: Duration,
     pub(crate) settings: Settings,
     pub(crate) mixture: Mixture,
     pub(crate) callers: Vec<Party>,
@@ -100,13 +97,13 @@ pub(crate) fn spawn(job: Job) -> std::io::Result<std::thread::JoinHandle<()>> {
     let name = format!("loadgen-{}", job.number);
     std::thread::Builder::new().name(name).spawn(move || {
         let (number, news) = (job.number, job.news.clone());
-        let done = executor(job.core, job.spin).and_then(|executor| executor.run(play(job)));
+        let done = executor(job.core).and_then(|executor| executor.run(play(job)));
         // The main thread may have given up meanwhile.
         let _ = news.send(News::Done(number, Box::new(done)));
     })
 }
 
-fn executor(core: Option<u16>, spin: Duration) -> Result<LocalExecutor, End> {
+fn executor(core: Option<u16>) -> Result<LocalExecutor, End> {
     let placement = match core {
         Some(core) => Placement::Fixed(core.into()),
         None => Placement::Unbound,
@@ -117,7 +114,6 @@ fn executor(core: Option<u16>, spin: Duration) -> Result<LocalExecutor, End> {
         .ring_depth(512)
         // glommio 0.9 may sleep on runnable tasks when this timer fires at the wrong moment.
         .preempt_timer(Duration::from_secs(1))
-        .spin_before_park(spin)
         .make()
         .map_err(|e| End::usage(format!("cannot make an io_uring executor: {e}")))
 }
@@ -136,9 +132,7 @@ async fn play(job: Job) -> Result<Done, End> {
     if !job.mixture.only_answers() {
         connect(&wire, &job).await?;
     }
-    let Job {
-        strikes, work, deadline, stop, news, callees, callers, transport, server, spin, ..
-    } = job;
+    let Job { strikes, work, deadline, stop, news, callees, callers, transport, server, .. } = job;
     let number = job.number;
     let sizes = (callers.len() as u32, callees.len() as u32);
     let addresses = [callers, callees];
@@ -149,7 +143,6 @@ async fn play(job: Job) -> Result<Done, End> {
         stop,
         deadline,
         crate::driver::Net { parties: addresses, transport, server },
-        Used::new(spin),
     );
     driver.point(Point::Ready);
     let done = match work {

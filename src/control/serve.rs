@@ -127,7 +127,6 @@ pub fn run(config: Config, file: Watched) -> Result<(), ServeError> {
         tls,
         listen: config.server.listen.clone(),
         cores,
-        spin_before_sleep: config.server.spin_before_sleep,
         options: in_force.options(),
         events: config.server.events.wanted().then_some(told),
     };

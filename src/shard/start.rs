@@ -31,8 +31,6 @@ pub struct Plan {
     pub listen: Vec<Target>,
     /// The core of each shard, one entry a shard; a core may be named several times.
     pub cores: Vec<usize>,
-    /// How long a shard that has nothing to do looks for more before it sleeps.
-    pub spin_before_sleep: Duration,
     /// The options in force at first.
     pub options: Arc<Options>,
     /// What TLS needs; `None`: nothing is served or reached over TLS.
@@ -264,7 +262,6 @@ pub(crate) fn start_with<P: Protocol>(
         let birth = Birth {
             id,
             listen: listen.clone(),
-            spin_before_sleep: plan.spin_before_sleep,
             options: Arc::clone(&options),
             tls: plan.tls.clone(),
             events: plan.events.clone(),
@@ -350,7 +347,6 @@ impl Drop for End {
 struct Birth {
     id: ShardId,
     listen: Vec<Target>,
-    spin_before_sleep: Duration,
     options: Arc<Options>,
     tls: Option<Contexts>,
     events: Option<mpsc::Sender<Told>>,
@@ -366,7 +362,6 @@ impl Birth {
         let executor = LocalExecutorBuilder::new(Placement::Fixed(core))
             .io_memory(IO_MEMORY)
             .preempt_timer(PREEMPT)
-            .spin_before_park(self.spin_before_sleep)
             .make()
             .map_err(|error| error.to_string())?;
         end.last = executor.run(self.live(make)).map(Box::new);

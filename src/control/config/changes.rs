@@ -47,7 +47,6 @@ impl Config {
         let start = [
             (moved, "[server] listen"),
             (new.cores != old.cores, "[server] cores"),
-            (new.spin_before_sleep != old.spin_before_sleep, "[server] spin-before-sleep"),
             (new.metrics != old.metrics, "[metrics] listen"),
             (new.events != old.events, "[events]"),
         ];
@@ -83,8 +82,7 @@ impl Config {
         let start_only = |section: &str, name: &str| {
             matches!(
                 (section, name),
-                ("server", "role" | "listen" | "cores" | "spin-before-sleep")
-                    | ("metrics" | "events", _)
+                ("server", "role" | "listen" | "cores") | ("metrics" | "events", _)
             )
         };
         let before: HashMap<_, _> = running

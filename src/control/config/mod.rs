@@ -78,8 +78,6 @@ pub struct ServerConfig {
     pub cores: Cores,
     /// How long established calls may go on after a drain began.
     pub drain_timeout: Duration,
-    /// How long a shard that has nothing to do looks for more before it sleeps.
-    pub spin_before_sleep: Duration,
     /// Where metrics are served, over HTTP; a loopback address.
     pub metrics: Option<SocketAddr>,
     /// Who is told of events.

@@ -140,15 +140,13 @@ impl<'a> Reader<'a> {
         let sent_by = self.sent_by(table, &listen);
         let sent_by_tls = self.sent_by_tls(table, &listen, &sent_by);
         let drain_timeout = self.seconds(table, &spec::DRAIN_TIMEOUT);
-        let spin_before_sleep = self.micros(table, &spec::SPIN_BEFORE_SLEEP);
         let choices = [("refuse", ForeignCallers::Refuse), ("relay", ForeignCallers::Relay)];
         let value = table.get("foreign-callers");
         let foreign = value.and_then(|value| self.choice("foreign-callers", value, &choices));
         let (name, foreign) = foreign.unwrap_or(choices[0]);
         self.set("server", "foreign-callers", format!("\"{name}\""), "", value);
         let (metrics, events) = (None, EventsConfig::default());
-        let server =
-            ServerConfig { listen, cores, drain_timeout, spin_before_sleep, metrics, events };
+        let server = ServerConfig { listen, cores, drain_timeout, metrics, events };
         (server, [sent_by, sent_by_tls], foreign)
     }
 
@@ -375,10 +373,6 @@ impl<'a> Reader<'a> {
             flows_per_source_max: self.number(table, &spec::FLOWS_PER_SOURCE_MAX) as u32,
             messages_per_second_max: self.number(table, &spec::MESSAGES_PER_SECOND_MAX) as u32,
         }
-    }
-
-    fn micros(&mut self, table: &DeTable<'_>, spec: &Number) -> Duration {
-        Duration::from_micros(self.number(table, spec))
     }
 
     fn millis(&mut self, table: &DeTable<'_>, spec: &Number) -> Duration {

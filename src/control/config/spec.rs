@@ -22,7 +22,6 @@ pub const SECTIONS: [Section; 10] = [
             "advertise",
             "advertise-tls",
             "drain-timeout",
-            "spin-before-sleep",
             "foreign-callers",
             "proxy-protocol-from",
         ],
@@ -97,7 +96,7 @@ pub struct Number {
     pub section: &'static str,
     /// Its name.
     pub name: &'static str,
-    /// What is counted: `µs`, `ms`, `s`, `bytes`, `flows`, `calls`, `handshakes`,
+    /// What is counted: `ms`, `s`, `bytes`, `flows`, `calls`, `handshakes`,
     /// `messages/s`.
     pub unit: &'static str,
     /// The least that is taken.
@@ -120,15 +119,6 @@ const fn limit(
 /// How long established calls may go on after a drain began.
 pub(super) const DRAIN_TIMEOUT: Number =
     Number { section: "server", name: "drain-timeout", unit: "s", min: 0, max: 3600, default: 30 };
-/// How long a shard that has nothing to do looks for more before it sleeps.
-pub(super) const SPIN_BEFORE_SLEEP: Number = Number {
-    section: "server",
-    name: "spin-before-sleep",
-    unit: "µs",
-    min: 0,
-    max: 10_000,
-    default: 0,
-};
 /// `flows_max` of [`Limits`](crate::options::Limits).
 pub(super) const FLOWS_MAX: Number = limit("flows-max", "flows", (1, 10_000_000), 100_000);
 /// `calls_max` of [`Limits`](crate::options::Limits).
@@ -218,9 +208,8 @@ pub(super) const DNS_TIMEOUT: Number =
     Number { section: "dns", name: "timeout", unit: "s", min: 1, max: 30, default: 2 };
 
 /// All options that are numbers.
-pub const NUMBERS: [&Number; 24] = [
+pub const NUMBERS: [&Number; 23] = [
     &DRAIN_TIMEOUT,
-    &SPIN_BEFORE_SLEEP,
     &FLOWS_MAX,
     &CALLS_MAX,
     &CALLS_PER_SECOND_MAX,

@@ -466,7 +466,6 @@ fn core_that_does_not_exist_is_named() {
     let plan = Plan {
         listen: Vec::new(),
         cores: vec![4095],
-        spin_before_sleep: Duration::ZERO,
         options: Arc::default(),
         tls: None,
         events: None,
@@ -481,7 +480,6 @@ fn address_in_use_is_named() {
     let plan = Plan {
         listen: vec![Target::tcp(world.address)],
         cores: vec![cores::available()[0]],
-        spin_before_sleep: Duration::ZERO,
         options: Arc::default(),
         tls: None,
         events: None,

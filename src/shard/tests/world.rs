@@ -210,7 +210,6 @@ impl World {
         let plan = Plan {
             listen: vec![Target::tcp(own_address())],
             cores,
-            spin_before_sleep: Duration::ZERO,
             options,
             tls: None,
             events: None,
