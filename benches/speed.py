@@ -1,11 +1,14 @@
 """Reads the results of benches/speed.
 
 connects N      seconds that N connects to a listener take that only accepts and closes, on one core
+stalls SECONDS  in which of them cores 0 and 1 stand still though nobody else wants them: a line of JSON
 table DIR       the table of goals
 """
 
+import gc
 import glob
 import json
+import multiprocessing
 import os
 import socket
 import statistics
@@ -80,6 +83,31 @@ def connects(total):
     return time.monotonic() - begin
 
 
+def watch(core, seconds, found):
+    """Reads the clock on one core, and notes each gap of a millisecond or more."""
+    gc.disable()
+    os.sched_setaffinity(0, {core})
+    gaps = []
+    end = before = time.monotonic_ns()
+    end += int(seconds * 1e9)
+    while before < end:
+        now = time.monotonic_ns()
+        if now - before >= 1_000_000:
+            gaps.append((now - before) / 1e6)
+        before = now
+    found.put(gaps)
+
+
+def stalls(seconds):
+    """What a set-up on these two cores waits for whatever the programs do."""
+    found = multiprocessing.Queue()
+    watchers = [multiprocessing.Process(target=watch, args=(core, seconds, found)) for core in (0, 1)]
+    for watcher in watchers:
+        watcher.start()
+    gaps = sorted(gap for _ in watchers for gap in found.get())
+    return {"seconds": seconds, "gaps_ms": gaps}
+
+
 def kept(run):
     """What became of the calls of a drill."""
     excess, calls = run["recovery"]["excess"], run["calls"]
@@ -109,6 +137,14 @@ def table(folder):
                 f"{busy[0]:.0%}, the generator {busy[1]:.0%}"
             )
             rows.append((title, "1 ms at half the maximum", text))
+    path = f"{folder}/stalls.txt"
+    if os.path.exists(path):
+        found = load(path)
+        gaps = found["gaps_ms"]
+        title = "just before: how often one of the two cores stood still for 1 ms or more under a loop that reads the clock"
+        share = sum(gaps) / 10 / found["seconds"]
+        text = f"{len(gaps)} times in {found['seconds']:.0f} s, {share:.2f} % of the time, the longest {max(gaps, default=0):.1f} ms"
+        rows.append((title, "", text))
     once, ten = runs(folder, "overload-1x"), runs(folder, "overload-10x")
     if once and ten:
         rates = [run[0]["done_per_second"] for run in (once, ten)]
@@ -163,6 +199,8 @@ if __name__ == "__main__":
     match sys.argv[1:]:
         case ["connects", total]:
             print(connects(int(total)))
+        case ["stalls", seconds]:
+            print(json.dumps(stalls(float(seconds))))
         case ["table", folder]:
             table(folder)
         case _:
