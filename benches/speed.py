@@ -142,8 +142,8 @@ def table(folder):
         found = load(path)
         gaps = found["gaps_ms"]
         title = "just before: how often one of the two cores stood still for 1 ms or more under a loop that reads the clock"
-        share = sum(gaps) / 10 / found["seconds"]
-        text = f"{len(gaps)} times in {found['seconds']:.0f} s, {share:.2f} % of the time, the longest {max(gaps, default=0):.1f} ms"
+        share = sum(gaps) / 10 / found["seconds"] / 2
+        text = f"{len(gaps)} times in {found['seconds']:.0f} s, {share:.2f} % of their time, the longest {max(gaps, default=0):.1f} ms"
         rows.append((title, "", text))
     once, ten = runs(folder, "overload-1x"), runs(folder, "overload-10x")
     if once and ten:
