@@ -115,8 +115,17 @@ pub struct Counters {
     pub overload: [u64; OVERLOADS.len()],
 }
 
-/// Why new calls are too many, as counters call it: `calls-per-second-max`, `queueing-delay-max`.
+/// Why new calls are too many, as counters call it; in the order of [`Overload`].
 pub const OVERLOADS: [&str; 2] = ["rate", "queueing-delay"];
+
+/// Why new calls are too many.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Overload {
+    /// `calls-per-second-max`.
+    Rate,
+    /// `queueing-delay-max`.
+    QueueingDelay,
+}
 
 /// Why messages are refused, as counters call it.
 pub const REFUSALS: [&str; 8] = [

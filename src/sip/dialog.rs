@@ -48,7 +48,7 @@ impl Dialog {
             remote_tag: invite.from()?.tag,
             remote_target: invite.contact()?.uri,
         };
-        let mut dialog = Self {
+        let dialog = Self {
             local_tag,
             texts: texts.write(pool, invite.record_routes().take(ROUTES_MAX)),
             local_cseq: FIRST_CSEQ - 1,
@@ -57,8 +57,7 @@ impl Dialog {
             next_hop: None,
             secure: is_secure(invite.request_uri()),
         };
-        dialog.aim();
-        Some(dialog)
+        Some(dialog.aimed())
     }
 
     /// The dialog that a sent INVITE is to begin (RFC 3261 §12.1.2): the names of the received one,
@@ -78,7 +77,7 @@ impl Dialog {
             remote_tag: None,
             remote_target: target,
         };
-        let mut dialog = Self {
+        let dialog = Self {
             local_tag,
             texts: texts.write(pool, std::iter::empty()),
             local_cseq: FIRST_CSEQ - 1,
@@ -87,8 +86,7 @@ impl Dialog {
             next_hop: None,
             secure: is_secure(target),
         };
-        dialog.aim();
-        Some(dialog)
+        Some(dialog.aimed())
     }
 
     /// The dialog of a 2xx that nobody waits for, as far as its ACK and BYE need it.
@@ -107,7 +105,7 @@ impl Dialog {
             false => texts.write(pool, recorded.iter().rev().copied()),
             true => texts.write(pool, invite.routes().take(ROUTES_MAX)),
         };
-        let mut dialog = Self {
+        let dialog = Self {
             local_tag,
             texts,
             local_cseq: FIRST_CSEQ,
@@ -116,8 +114,7 @@ impl Dialog {
             next_hop: None,
             secure: is_secure(invite.request_uri()),
         };
-        dialog.aim();
-        Some(dialog)
+        Some(dialog.aimed())
     }
 
     /// Takes tag, target and routes of a response that makes the dialog early or confirmed. A
@@ -234,6 +231,12 @@ impl Dialog {
     /// Where requests of this dialog go, when that is an address (RFC 3261 §12.2.1.1).
     pub(super) fn next_hop(&self) -> Option<Target> {
         self.next_hop
+    }
+
+    /// A new dialog, that knows where its requests go.
+    fn aimed(mut self) -> Self {
+        self.aim();
+        self
     }
 
     /// Reads it anew: route set or target have changed.

@@ -14,7 +14,7 @@ use std::time::Duration;
 use super::actions::{Actions, CloseReason, FlowError, Input, NewFlow, Stats};
 use super::admission::{Admission, Backlog};
 use super::agent::{Agent, rest_of_unavailable};
-use super::counters::Counters;
+use super::counters::{Counters, Overload};
 use super::flow::{Flow, Needed};
 use super::message::{FrameError, Head, HeadError, Method, Name, View, home, write};
 use super::proxy::Proxy;
@@ -180,13 +180,13 @@ impl Endpoint {
         }
         let (now, max) = (self.stack.now, limits.queueing_delay_max);
         let reason = if late && self.backlog.is_standing(now, max) {
-            1
+            Overload::QueueingDelay
         } else if !self.admission.admits(now, per_second) {
-            0
+            Overload::Rate
         } else {
             return false;
         };
-        self.stack.counters.overload[reason] += 1;
+        self.stack.counters.overload[reason as usize] += 1;
         true
     }
 

@@ -171,18 +171,23 @@ fn with_session_timer(seconds: &str) -> Script {
     s
 }
 
+/// Nothing happens until the session is over, and then the call is.
+fn expires_at(s: &mut Script, end: u64) {
+    s.until(end - 1).nothing_happens();
+    s.at(end);
+    assert!(s.a_receives("BYE").text("Reason").contains("session expired"));
+    s.a_answers(200);
+    s.b_receives("BYE");
+    s.b_answers(200);
+    s.call_is_over();
+}
+
 #[test]
 fn a_session_that_is_not_refreshed_ends_before_its_interval_does() {
     // A third of the interval before its end, at most 32 s (RFC 4028 §10); never below 90 s (§4).
     for (seconds, end) in [("90;refresher=uac", 60_000), ("1800", 1_768_000), ("1", 60_000)] {
         let mut s = with_session_timer(seconds);
-        s.until(end - 1).nothing_happens();
-        s.at(end);
-        assert!(s.a_receives("BYE").text("Reason").contains("session expired"));
-        s.a_answers(200);
-        s.b_receives("BYE");
-        s.b_answers(200);
-        s.call_is_over();
+        expires_at(&mut s, end);
     }
 }
 
@@ -213,13 +218,7 @@ fn the_last_refresh_counts_whether_its_interval_is_shorter_or_longer() {
         s.b_receives("UPDATE");
         s.b_answers_with(200, &[("Session-Expires", second)]);
         s.a_receives("200");
-        s.until(end - 1).nothing_happens();
-        s.at(end);
-        assert!(s.a_receives("BYE").text("Reason").contains("session expired"));
-        s.a_answers(200);
-        s.b_receives("BYE");
-        s.b_answers(200);
-        s.call_is_over();
+        expires_at(&mut s, end);
     }
 }
 

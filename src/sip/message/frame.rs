@@ -318,19 +318,11 @@ impl Scan {
         if let Some(len) = self.whole {
             return Step::Whole { len };
         }
-        // In registers.
-        let mut lines = self.lines.clone();
         loop {
-            match lines.next(bytes) {
-                Event::More => {
-                    self.lines = lines;
-                    return Step::More;
-                }
-                Event::Line { start, end } => {
-                    if start > 0 && may_be_content_length(&bytes[start..]) {
-                        self.note(&bytes[start..end]);
-                    }
-                }
+            match self.lines.next(bytes) {
+                Event::More => return Step::More,
+                Event::Line { start: 0, .. } => {}
+                Event::Line { start, end } => self.note(&bytes[start..end]),
                 Event::End { head } => {
                     let body = self.content_length.unwrap_or(Err(FrameError::NoContentLength));
                     let len = whole(head, body, bytes_max);
@@ -347,7 +339,7 @@ impl Scan {
         }
     }
 
-    /// Notes a Content-Length.
+    /// Notes a Content-Length, if the line is one.
     fn note(&mut self, line: &[u8]) {
         let Some((Name::ContentLength, _, value)) = name::read(line, line.len()) else {
             return;
@@ -370,16 +362,6 @@ fn whole(
         Err(FrameError::MessageTooLarge { bytes, bytes_max })
     } else {
         Ok(bytes)
-    }
-}
-
-/// False for most of the lines that are not `Content-Length: …` or `l: …`, and at little cost.
-#[inline]
-fn may_be_content_length(line: &[u8]) -> bool {
-    match line.first() {
-        Some(b'C' | b'c') => line.get(8).is_some_and(|letter| letter | 0x20 == b'l'),
-        Some(b'L' | b'l') => true,
-        Some(_) | None => false,
     }
 }
 

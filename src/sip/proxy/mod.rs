@@ -129,12 +129,11 @@ impl Proxy {
         };
         let mut bytes = stack.pool.take_buffer();
         forward::request(&mut bytes, &stack.options, request, &head);
-        let fits = stack.can_read(&bytes);
-        let bytes = stack.pool.keep_buffer(bytes);
-        if !fits {
-            stack.pool.give_back(bytes);
+        if !stack.can_read(&bytes) {
+            stack.pool.put_buffer(bytes);
             return stack.respond(server, 513);
         }
+        let bytes = stack.pool.keep_buffer(bytes);
         let cseq = request.cseq().map_or(0, |(number, _)| number);
         send(stack, forwarded, target, request.method(), cseq, branch, bytes);
     }
@@ -254,13 +253,13 @@ impl Proxy {
         };
         let branch = stack.next_branch();
         let mut bytes = stack.pool.take_buffer();
-        let again = forward::again(&mut bytes, &stack.options, &request, branch, target.transport);
-        let bytes = stack.pool.keep_buffer(bytes);
-        match again {
-            true => send(stack, next, target, told.method, told.cseq, branch, bytes),
-            false => stack.pool.give_back(bytes),
+        if !forward::again(&mut bytes, &stack.options, &request, branch, target.transport) {
+            stack.pool.put_buffer(bytes);
+            return false;
         }
-        again
+        let bytes = stack.pool.keep_buffer(bytes);
+        send(stack, next, target, told.method, told.cseq, branch, bytes);
+        true
     }
 }
 

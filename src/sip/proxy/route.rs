@@ -152,9 +152,12 @@ fn hash(start: u64, bytes: &[u8]) -> u64 {
         .fold(start, |hash, &byte| (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3))
 }
 
+/// Spreads bits upwards (the finalizer of MurmurHash3 has it).
+const MIXER: u64 = 0xff51_afd7_ed55_8ccd;
+
 /// Its low bits depend on the high ones, too.
 fn mix(mut hash: u64) -> u64 {
-    hash = (hash ^ hash >> 33).wrapping_mul(0xff51_afd7_ed55_8ccd);
+    hash = (hash ^ hash >> 33).wrapping_mul(MIXER);
     hash ^ hash >> 33
 }
 
@@ -174,7 +177,7 @@ fn hash_part(start: u64, part: &[u8]) -> u64 {
     last[..rest.len()].copy_from_slice(rest);
     let words = words.iter().map(|word| u64::from_le_bytes(*word));
     words.chain([u64::from_le_bytes(last), part.len() as u64]).fold(start, |hash, word| {
-        let hash = (hash ^ word).wrapping_mul(0xff51_afd7_ed55_8ccd);
+        let hash = (hash ^ word).wrapping_mul(MIXER);
         hash ^ hash >> 32
     })
 }
