@@ -23,12 +23,6 @@ pub(super) struct Lines {
     count: usize,
 }
 
-/// A line that is no longer is not too long, whichever it is.
-const LINE_BYTES_SURE: usize =
-    if START_LINE_BYTES_MAX < HEADER_BYTES_MAX { START_LINE_BYTES_MAX } else { HEADER_BYTES_MAX };
-/// Nor is a head.
-const HEAD_BYTES_SURE: usize = HEAD_BYTES_MAX - 2;
-
 /// What [`Lines::next`] finds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Event {
@@ -72,7 +66,7 @@ impl Lines {
                 self.block += BLOCK;
             }
             let at = self.block - BLOCK + self.controls.trailing_zeros() as usize;
-            if at > (self.begin + LINE_BYTES_SURE).min(HEAD_BYTES_SURE) && at >= self.limit() {
+            if at >= self.limit() {
                 return self.more(at);
             }
             self.controls &= self.controls - 1;
