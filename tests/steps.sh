@@ -2,42 +2,53 @@
 #
 # Named steps with their time, counted; for tests/run and .ci/run, which source this.
 #
-# A step that fails does not keep the next ones from running: one run shows all that is wrong.
-# STEPS_PASSED and STEPS_FAILED carry the count from one script to the next.
+# A step that fails does not keep the next ones from running: one run shows all that is wrong, and at its end, once
+# more, the last lines of each step that failed. STEPS_FOLDER carries what happened from one script to the next.
 
 set -euo pipefail
 
 # Above this a step hangs.
 readonly STEP_SECONDS_MAX=1200
+# Of the output of a failed step, this much is shown again at the end.
+readonly STEP_LINES_SHOWN=60
 
-steps_passed=${STEPS_PASSED:-0}
-steps_failed=${STEPS_FAILED:-0}
+STEPS_FOLDER=${STEPS_FOLDER:-$(mktemp --directory --tmpdir holdfast-steps.XXXXXX)}
+export STEPS_FOLDER
+trap 'rm -rf "$STEPS_FOLDER"' EXIT
 
 # step TITLE COMMAND ARGUMENT...
 step() {
-    local title=$1 began=$SECONDS status=0
+    local title=$1 began=$SECONDS status=0 why log
     shift
+    log=$(mktemp "$STEPS_FOLDER/log.XXXXXX")
     printf '\n=== %s\n' "$title"
-    timeout --foreground --kill-after=10 "$STEP_SECONDS_MAX" "$@" </dev/null || status=$?
-    case $status in
-    0)
-        steps_passed=$((steps_passed + 1))
+    timeout --foreground --kill-after=10 "$STEP_SECONDS_MAX" "$@" </dev/null 2>&1 | tee "$log" || status=$?
+    if ((status == 0)); then
+        echo "$title" >>"$STEPS_FOLDER/passed"
         printf -- '--- passed: %s (%d s)\n' "$title" $((SECONDS - began))
-        ;;
-    124 | 137)
-        steps_failed=$((steps_failed + 1))
-        printf -- '--- FAILED: %s (not over after %d s)\n' "$title" $((SECONDS - began))
-        ;;
-    *)
-        steps_failed=$((steps_failed + 1))
-        printf -- '--- FAILED: %s (exit code %d, %d s)\n' "$title" "$status" $((SECONDS - began))
-        ;;
+        rm "$log"
+        return
+    fi
+    case $status in
+    124 | 137) why="not over after $((SECONDS - began)) s" ;;
+    *) why="exit code $status, $((SECONDS - began)) s" ;;
     esac
+    printf '%s %s (%s)\n' "$log" "$title" "$why" >>"$STEPS_FOLDER/failed"
+    printf -- '--- FAILED: %s (%s)\n' "$title" "$why"
 }
 
-# The last line, and the exit code.
+# The last lines, and the exit code.
 finish_steps() {
-    printf '\n%d passed, %d failed\n' "$steps_passed" "$steps_failed"
-    ((steps_failed == 0)) || exit 1
+    local log title passed=0 failed=0
+    touch "$STEPS_FOLDER/passed" "$STEPS_FOLDER/failed"
+    passed=$(wc -l <"$STEPS_FOLDER/passed")
+    failed=$(wc -l <"$STEPS_FOLDER/failed")
+    while read -r log title; do
+        printf '\n=== FAILED: %s; its last lines:\n' "$title"
+        tail -n "$STEP_LINES_SHOWN" "$log"
+    done <"$STEPS_FOLDER/failed"
+    printf '\n%d passed, %d failed\n' "$passed" "$failed"
+    cut --delimiter=' ' --fields=2- "$STEPS_FOLDER/failed" | sed 's/^/failed: /'
+    ((failed == 0)) || exit 1
     exit 0
 }
