@@ -115,10 +115,10 @@ pub struct Counters {
     pub overload: [u64; OVERLOADS.len()],
 }
 
-/// Why new calls are too many, as counters call it; in the order of [`Overload`].
+/// Why new calls are too many, as counters call it: `calls-per-second-max`, `queueing-delay-max`.
 pub const OVERLOADS: [&str; 2] = ["rate", "queueing-delay"];
 
-/// Why new calls are too many.
+/// The same, in the order of [`OVERLOADS`].
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Overload {
     /// `calls-per-second-max`.
