@@ -3,18 +3,40 @@
 use rustix::process::{Resource, getrlimit, setrlimit};
 
 use crate::End;
+use crate::cli::Common;
 
 /// Descriptors of the ring, the log, the standard streams and what else is not a connection.
 const OTHERS: u64 = 64;
+
+/// How a connection to a callee gives way to the next one.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Replaced {
+    /// It is closed before.
+    Closed,
+    /// It may still be open: nothing was said of its end.
+    Open,
+}
+
+impl Replaced {
+    fn connections(self) -> u64 {
+        match self {
+            Self::Closed => 1,
+            Self::Open => 2,
+        }
+    }
+}
 
 /// Sees to it that this process (and the server it starts) may open what the run needs.
 ///
 /// # Errors
 /// The hard limit is too low: says so, with the number needed and the remedy.
-pub(crate) fn allow_descriptors(callees: u32, callers: u32) -> Result<(), End> {
-    // A listener, a connection and one that replaces it for each callee; a listener and a
-    // connection for each caller; the server has fewer.
-    let needed = u64::from(callees) * 3 + u64::from(callers) * 2 + OTHERS;
+pub(crate) fn allow_descriptors(common: &Common, replaced: Replaced) -> Result<(), End> {
+    // Each shard of the server opens a connection to each callee. The server has no listener for
+    // each, and so fewer.
+    let connections = common.server_cores.len() as u64 * replaced.connections();
+    let needed = u64::from(common.callee_connections) * (1 + connections)
+        + u64::from(common.caller_connections) * 2
+        + OTHERS;
     raise(needed)?;
     // The kernel doubles the table of descriptors when it is full, and in a process with threads
     // waits for an RCU grace period then: 10 ms and more, in the middle of a recovery. So the table

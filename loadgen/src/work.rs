@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 
 use crate::cli::{Common, CompareArgs, DrillArgs, Expect, Moment, RunArgs, TransportArg};
 use crate::drill::DrillPlan;
+use crate::limits::Replaced;
 use crate::load::{LoadPlan, share_of};
 use crate::outcome::{self, About, Comparison, Goal, Outcome, Recorder, Side};
 use crate::plan::{self, Fault, Knee, Load, Profile, Strike};
@@ -45,13 +46,13 @@ impl Ready {
 }
 
 /// `None` when only the configuration was asked for.
-fn ready(common: &Common) -> Result<Option<Ready>, End> {
+fn ready(common: &Common, replaced: Replaced) -> Result<Option<Ready>, End> {
     let mut setup = Setup::new(common)?;
     if common.print_config {
         print(&setup.config)?;
         return Ok(None);
     }
-    limits::allow_descriptors(common.callee_connections, common.caller_connections)?;
+    limits::allow_descriptors(common, replaced)?;
     run::check_files(common)?;
     let watch = Watch::default();
     catch_signals(&watch)?;
@@ -76,7 +77,8 @@ pub(crate) fn drill(args: &DrillArgs) -> Result<u8, End> {
     for warning in warnings {
         crate::warn(&warning);
     }
-    let Some(mut ready) = ready(common)? else { return Ok(0) };
+    // Its connections are reset.
+    let Some(mut ready) = ready(common, Replaced::Closed)? else { return Ok(0) };
     let _watchdog = (common.timeout > 0).then(|| watchdog(common.timeout, ready.watch.clone()));
     let work = |worker, workers| Work::Drill(DrillPlan::new(args, worker, workers));
     let task = Task {
@@ -139,7 +141,7 @@ pub(crate) fn run(args: &RunArgs) -> Result<u8, End> {
     kernel.map_err(End::usage)?;
     goals(common, &mixture)?;
     fits_timeout(args)?;
-    let Some(mut ready) = ready(common)? else { return Ok(0) };
+    let Some(mut ready) = ready(common, Replaced::Open)? else { return Ok(0) };
     let strikes = strikes(args, &faults, ready.setup.seed)?;
     let texts = faults.iter().map(Fault::to_string).collect();
     let timeline = Timeline { texts, strikes };

@@ -3,16 +3,13 @@
 use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
 use std::io::{self, Read, Write};
-use std::net::SocketAddr;
-use std::pin::Pin;
+use std::net::{SocketAddr, TcpStream};
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
-use futures_lite::{AsyncRead, AsyncWrite};
-use glommio::net::TcpStream;
-
 use super::connect::{Dial, Ticket};
+use super::ready::Change;
 use super::wire::{READ_BYTES, Wire};
 use super::{Closed, Handler, Place};
 use crate::message::{self, Frame};
@@ -110,7 +107,13 @@ pub(super) struct Pending {
 
 pub(super) struct Conn {
     pub(super) place: Place,
-    pub(super) stream: RefCell<TcpStream>,
+    pub(super) stream: TcpStream,
+    /// There may be something to read.
+    readable: Cell<bool>,
+    /// The end of the stream is there or under way.
+    ending: Cell<bool>,
+    /// The kernel takes no bytes now.
+    blocked: Cell<bool>,
     pub(super) tls: Option<RefCell<Box<rustls::Connection>>>,
     pub(super) state: Cell<State>,
     pub(super) hears: Cell<Hears>,
@@ -138,7 +141,10 @@ impl Conn {
     ) -> Self {
         Self {
             place,
-            stream: RefCell::new(stream),
+            stream,
+            readable: Cell::new(false),
+            ending: Cell::new(false),
+            blocked: Cell::new(false),
             tls: tls.map(|tls| RefCell::new(Box::new(tls))),
             state: Cell::new(State::Opening),
             hears: Cell::new(hears),
@@ -186,10 +192,50 @@ impl Conn {
         }
     }
 
-    /// A second descriptor, for the calls that glommio has no name for.
-    pub(super) fn socket(&self) -> io::Result<std::net::TcpStream> {
-        let stream = self.stream.borrow();
-        socket2::SockRef::from(&*stream).try_clone().map(Into::into)
+    /// Goes on with what the socket allows now.
+    pub(super) fn changed(&self, change: Change) {
+        if change.ending {
+            self.ending.set(true);
+        }
+        if change.readable {
+            self.readable.set(true);
+            if let Some(waker) = self.reader.take() {
+                waker.wake();
+            }
+        }
+        if change.writable && self.blocked.take() {
+            self.wake_writer();
+        }
+    }
+
+    /// Reads, where there may be something.
+    fn try_read(&self, buffer: &mut [u8]) -> Poll<io::Result<usize>> {
+        if !self.readable.get() {
+            return Poll::Pending;
+        }
+        match (&self.stream).read(buffer) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                self.readable.set(false);
+                Poll::Pending
+            }
+            read => {
+                // That was all. What comes later is told of, and so is an end.
+                if read.as_ref().is_ok_and(|len| *len < buffer.len()) && !self.ending.get() {
+                    self.readable.set(false);
+                }
+                Poll::Ready(read)
+            }
+        }
+    }
+
+    fn try_write(&self, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        match (&self.stream).write(bytes) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                self.blocked.set(true);
+                Poll::Pending
+            }
+            written => Poll::Ready(written),
+        }
     }
 
     /// Moves what TLS wants to send behind what is pending.
@@ -244,8 +290,7 @@ impl<H: Handler> Wire<H> {
             Hears::All | Hears::Dropped => READ_BYTES,
         };
         let mut scratch = self.scratch.borrow_mut();
-        let read = Pin::new(&mut *conn.stream.borrow_mut()).poll_read(cx, &mut scratch[..most]);
-        Poll::Ready(match read {
+        Poll::Ready(match conn.try_read(&mut scratch[..most]) {
             Poll::Pending => return Poll::Pending,
             Poll::Ready(Ok(0)) => Heard::Over(Closed::Eof),
             Poll::Ready(Err(error)) => Heard::Over(reason(&error)),
@@ -390,7 +435,7 @@ impl<H: Handler> Wire<H> {
             };
             let rest = &pending.bytes[pending.written..];
             let rest = if slow.is_some() { &rest[..1] } else { rest };
-            match Pin::new(&mut *conn.stream.borrow_mut()).poll_write(cx, rest) {
+            match conn.try_write(rest) {
                 Poll::Pending => return Poll::Pending,
                 Poll::Ready(Ok(len)) if len > 0 => pending.written += len,
                 Poll::Ready(Ok(_)) => return Poll::Ready(Said::Over(Closed::Eof)),
@@ -437,12 +482,10 @@ impl<H: Handler> Wire<H> {
 }
 
 /// An RST goes out at once. `connect(AF_UNSPEC)` does it; `SO_LINGER` 0 and `close()` would wait
-/// until the ring lets go of the descriptor.
+/// for the tasks that hold the stream.
 pub(super) fn abort(conn: &Conn) {
-    if let Ok(socket) = conn.socket() {
-        let aborted = rustix::net::connect_unspec(&socket);
-        debug_assert!(aborted.is_ok(), "{aborted:?}");
-    }
+    let aborted = rustix::net::connect_unspec(&conn.stream);
+    debug_assert!(aborted.is_ok(), "{aborted:?}");
 }
 
 pub(super) fn reason(error: &io::Error) -> Closed {

@@ -3,18 +3,16 @@
 use std::cell::{Cell, RefCell};
 use std::future::{Future, poll_fn};
 use std::io;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpStream};
 use std::os::fd::OwnedFd;
-use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Poll, Waker};
 use std::time::Duration;
 
-use futures_lite::AsyncWrite;
-use glommio::net::TcpStream;
 use nix::sys::socket::{setsockopt, sockopt};
 use rustix::net::{AddressFamily, SocketFlags, SocketType};
 
+use super::ready::Ready;
 use super::wire::Wire;
 use super::{Closed, Handler, Reconnect, Side, Transport};
 
@@ -155,7 +153,7 @@ impl<H: Handler> Wire<H> {
         };
         let began = std::time::Instant::now();
         let limit = self.limits.connect_timeout;
-        let stream = within(limit, open(dial.from, dial.to)).await?;
+        let stream = within(limit, open(&self.ready, dial.from, dial.to)).await?;
         let ticket = Rc::new(Ticket::default());
         let dialled = Some((Rc::clone(dial), Rc::clone(&ticket)));
         let conn = self
@@ -191,21 +189,18 @@ fn bound(from: SocketAddr) -> io::Result<OwnedFd> {
     Ok(socket)
 }
 
-async fn open(from: SocketAddr, to: SocketAddr) -> io::Result<TcpStream> {
+async fn open(ready: &Ready, from: SocketAddr, to: SocketAddr) -> io::Result<TcpStream> {
     let socket = bound(from)?;
     match rustix::net::connect(&socket, &to) {
         Ok(()) | Err(rustix::io::Errno::INPROGRESS) => {}
         Err(error) => return Err(error.into()),
     }
-    let mut stream = adopted(socket.into());
-    // Writing nothing waits until there is a connection, or tells why there is none.
-    poll_fn(|cx| Pin::new(&mut stream).poll_write(cx, b"")).await?;
-    Ok(stream)
-}
-
-/// The ring's own stream of a socket.
-pub(super) fn adopted(stream: std::net::TcpStream) -> TcpStream {
-    TcpStream::from(socket2::Socket::from(stream))
+    let stream = TcpStream::from(socket);
+    ready.connected(&stream).await?;
+    match stream.take_error()? {
+        Some(error) => Err(error),
+        None => Ok(stream),
+    }
 }
 
 #[cfg(test)]

@@ -1,11 +1,9 @@
 //! What parties suffer, without root.
 
-use std::io;
+use std::io::{self, Read, Write};
 use std::net::Shutdown;
 use std::rc::Rc;
 use std::time::Instant;
-
-use rustix::net::{RecvFlags, SendFlags};
 
 use super::conn::{Conn, Hears, Link, Says, State, abort};
 use super::wire::Wire;
@@ -99,13 +97,10 @@ impl<H: Handler> Wire<H> {
     /// Closes in order: what has come is taken off the kernel first, or it would reset.
     pub(super) fn finish(self: &Rc<Self>, conn: &Rc<Conn>) {
         self.say_end(conn);
-        if let Ok(socket) = conn.socket() {
-            let mut waste = [0; 4096];
-            for _ in 0..DRAIN_READS_MAX {
-                let read = rustix::net::recv(&socket, &mut waste[..], RecvFlags::DONTWAIT);
-                if !read.is_ok_and(|(len, _)| len > 0) {
-                    break;
-                }
+        let mut waste = [0; 4096];
+        for _ in 0..DRAIN_READS_MAX {
+            if !(&conn.stream).read(&mut waste).is_ok_and(|len| len > 0) {
+                break;
             }
         }
         self.close_conn(conn, Closed::Struck);
@@ -114,7 +109,7 @@ impl<H: Handler> Wire<H> {
     fn half_close(&self, conn: &Conn) {
         self.say_end(conn);
         conn.says.set(Says::Ended);
-        let _ = conn.socket().and_then(|socket| socket.shutdown(Shutdown::Write));
+        let _ = conn.stream.shutdown(Shutdown::Write);
     }
 
     /// The close_notify of TLS, behind what is pending.
@@ -147,10 +142,7 @@ impl<H: Handler> Wire<H> {
         // Being written by the caller: then there is nothing to add.
         let Ok(mut pending) = conn.pending.try_borrow_mut() else { return };
         conn.pull_tls(&mut pending);
-        let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
-        if let Ok(socket) = conn.socket() {
-            let _ = rustix::net::send(&socket, &pending.bytes[pending.written..], flags);
-        }
+        let _ = (&conn.stream).write(&pending.bytes[pending.written..]);
         pending.bytes.clear();
         pending.written = 0;
     }
@@ -195,8 +187,7 @@ impl<H: Handler> Wire<H> {
             let heard = conn.hears.get();
             conn.hear(Hears::All);
             if let Hears::Slow(_) = heard {
-                let stream = conn.stream.borrow();
-                let _ = socket2::SockRef::from(&*stream).set_recv_buffer_size(USUAL_BUFFER);
+                let _ = socket2::SockRef::from(&conn.stream).set_recv_buffer_size(USUAL_BUFFER);
             }
             if conn.says.get() != Says::Ended {
                 conn.says.set(Says::All);
@@ -211,7 +202,7 @@ impl<H: Handler> Wire<H> {
         let table = self.table.borrow();
         let unread = |link: &Link| match link {
             Link::Stream(conn) if conn.place.side == side => {
-                rustix::io::ioctl_fionread(conn.socket().ok()?).ok()
+                rustix::io::ioctl_fionread(&conn.stream).ok()
             }
             Link::Stream(_) | Link::Datagrams(_) | Link::Gone => None,
         };
@@ -239,6 +230,5 @@ fn apply(conn: &Conn, (hears, says): (Option<Hears>, Option<Says>)) {
 
 /// Lets the kernel hold little for a connection, so that its peer feels what it does not read.
 pub(super) fn shrink_buffer(conn: &Conn) {
-    let stream = conn.stream.borrow();
-    let _ = socket2::SockRef::from(&*stream).set_recv_buffer_size(SLOW_BUFFER);
+    let _ = socket2::SockRef::from(&conn.stream).set_recv_buffer_size(SLOW_BUFFER);
 }

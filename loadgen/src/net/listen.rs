@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use socket2::{Domain, Protocol, Socket, Type};
 
-use super::conn::Hears;
-use super::ready::Source;
+use super::conn::{Hears, Link};
+use super::ready::{Event, Source};
 use super::udp::Datagrams;
 use super::wire::Wire;
 use super::{Door, Handler, Side, Transport};
@@ -217,18 +217,28 @@ impl<H: Handler> Wire<H> {
         }
     }
 
-    /// Sees to listeners and UDP sockets until the end.
+    /// Sees to all sockets until the end.
     pub(super) async fn watch(self: Rc<Self>) {
         while !self.ended.get() {
-            let Ok(sources) = self.ready.wait().await else {
+            let Ok(events) = self.ready.wait().await else {
                 glommio::timer::sleep(ACCEPT_PAUSE).await;
                 continue;
             };
             let mut starved = false;
-            for source in sources {
-                match source {
-                    Source::Listener(listening) => starved |= self.accept(&listening).is_err(),
-                    Source::Datagrams(datagrams) => self.read_datagrams(&datagrams),
+            for event in events {
+                match event {
+                    Event::Source(Source::Listener(listening)) => {
+                        starved |= self.accept(&listening).is_err();
+                    }
+                    Event::Source(Source::Datagrams(datagrams)) => self.read_datagrams(&datagrams),
+                    Event::Source(Source::Connecting(connecting)) => connecting.over(),
+                    Event::Stream(conn, change) => {
+                        if let Some(Link::Stream(conn)) =
+                            self.table.borrow().links.get(conn as usize)
+                        {
+                            conn.changed(change);
+                        }
+                    }
                 }
             }
             if starved {
@@ -265,8 +275,10 @@ impl<H: Handler> Wire<H> {
             }
             (Transport::Tcp | Transport::Tls | Transport::Udp, _, _) => None,
         };
+        if stream.set_nonblocking(true).is_err() {
+            return;
+        }
         // Beyond the limit of connections it is closed here.
-        let stream = super::connect::adopted(stream);
         let _ = self.adopt(stream, listening.side, listening.party, tls, stalled, None);
     }
 }

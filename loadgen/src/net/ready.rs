@@ -1,19 +1,23 @@
-//! Listeners and UDP sockets in one epoll set, which the ring waits for.
+//! Every socket of a worker in one epoll set, which the ring waits for.
 //!
-//! glommio gives no descriptor of its listeners, so they could not be closed at an exact instant
-//! (the ring holds them until its next turn), and its datagram sockets copy and cut. Here they are
-//! std's: a listener that is dropped refuses at once.
+//! Were each socket polled by the ring, each message would interrupt this core: the kernel tells a
+//! task of its completions at once, with an interrupt that the sender's core pays for, the server's
+//! here. Of a set it tells once, however much comes until somebody looks.
+//!
+//! The sockets are std's, not glommio's, which faults need too: a listener that is dropped refuses
+//! at once, and a stream has a descriptor for calls that glommio has no name for.
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::future::poll_fn;
 use std::io;
+use std::net::TcpStream;
 use std::os::fd::{AsFd, OwnedFd};
 use std::pin::Pin;
 use std::rc::Rc;
+use std::task::{Poll, Waker};
 
 use futures_lite::AsyncRead;
-use glommio::net::TcpStream;
 use rustix::event::{Timespec, epoll};
 
 use super::listen::Listening;
@@ -22,14 +26,62 @@ use super::udp::Datagrams;
 /// Events taken in one turn.
 const EVENTS_MAX: usize = 256;
 
+/// In the key of an event: the rest of it is the number of a connection.
+const STREAM: u64 = 1 << 63;
+
 /// Something that is waited for.
 #[derive(Clone)]
 pub(super) enum Source {
     Listener(Rc<Listening>),
     Datagrams(Rc<Datagrams>),
+    Connecting(Rc<Connecting>),
 }
 
-/// What becomes readable.
+/// A stream that is not connected yet.
+#[derive(Default)]
+pub(super) struct Connecting {
+    over: Cell<bool>,
+    waker: Cell<Option<Waker>>,
+}
+
+impl Connecting {
+    pub(super) fn over(&self) {
+        self.over.set(true);
+        if let Some(waker) = self.waker.take() {
+            waker.wake();
+        }
+    }
+}
+
+/// What happened.
+pub(super) enum Event {
+    Source(Source),
+    Stream(u32, Change),
+}
+
+/// What became of a stream since the last look at it.
+#[derive(Clone, Copy)]
+pub(super) struct Change {
+    /// There are bytes, or an end.
+    pub(super) readable: bool,
+    pub(super) writable: bool,
+    /// An end of it is there or under way, perhaps behind bytes.
+    pub(super) ending: bool,
+}
+
+impl From<epoll::EventFlags> for Change {
+    fn from(flags: epoll::EventFlags) -> Self {
+        use epoll::EventFlags as Flags;
+        let ending = flags.intersects(Flags::RDHUP | Flags::HUP | Flags::ERR);
+        Self {
+            readable: ending || flags.contains(Flags::IN),
+            writable: flags.intersects(Flags::OUT | Flags::HUP | Flags::ERR),
+            ending,
+        }
+    }
+}
+
+/// What becomes readable or writable.
 pub(super) struct Ready {
     epoll: OwnedFd,
     next: Cell<u64>,
@@ -44,16 +96,55 @@ impl Ready {
         Ok(Self { epoll, next: Cell::new(0), sources: RefCell::default() })
     }
 
-    /// Waits for `socket` from now on; the key ends it.
+    /// Waits for bytes from `socket`, from now on; the key ends it.
     ///
     /// # Errors
     /// No memory in the kernel.
     pub(super) fn add(&self, socket: impl AsFd, source: Source) -> io::Result<u64> {
+        self.enter(socket, source, epoll::EventFlags::IN)
+    }
+
+    fn enter(
+        &self,
+        socket: impl AsFd,
+        source: Source,
+        flags: epoll::EventFlags,
+    ) -> io::Result<u64> {
         let key = self.next.get();
         self.next.set(key + 1);
-        epoll::add(&self.epoll, socket, epoll::EventData::new_u64(key), epoll::EventFlags::IN)?;
+        epoll::add(&self.epoll, socket, epoll::EventData::new_u64(key), flags)?;
         self.sources.borrow_mut().insert(key, source);
         Ok(key)
+    }
+
+    /// Tells of each change of a stream until it is dropped, and of what it has already.
+    ///
+    /// # Errors
+    /// No memory in the kernel.
+    pub(super) fn add_stream(&self, stream: &TcpStream, conn: u32) -> io::Result<()> {
+        use epoll::EventFlags as Flags;
+        let key = epoll::EventData::new_u64(STREAM | u64::from(conn));
+        Ok(epoll::add(&self.epoll, stream, key, Flags::IN | Flags::OUT | Flags::RDHUP | Flags::ET)?)
+    }
+
+    /// Waits until a stream that connects has done so, or has failed.
+    ///
+    /// # Errors
+    /// No memory in the kernel.
+    pub(super) async fn connected(&self, stream: &TcpStream) -> io::Result<()> {
+        let connecting = Rc::new(Connecting::default());
+        let source = Source::Connecting(Rc::clone(&connecting));
+        let key = self.enter(stream, source, epoll::EventFlags::OUT)?;
+        let _entry = Entry { ready: self, stream, key };
+        poll_fn(|cx| match connecting.over.get() {
+            true => Poll::Ready(()),
+            false => {
+                connecting.waker.set(Some(cx.waker().clone()));
+                Poll::Pending
+            }
+        })
+        .await;
+        Ok(())
     }
 
     /// Waits for a source no more.
@@ -62,25 +153,43 @@ impl Ready {
         let _ = match &source {
             Some(Source::Listener(listener)) => epoll::delete(&self.epoll, &listener.socket),
             Some(Source::Datagrams(datagrams)) => epoll::delete(&self.epoll, &datagrams.socket),
-            None => Ok(()),
+            Some(Source::Connecting(_)) | None => Ok(()),
         };
     }
 
-    /// Waits for any source, then gives those that are readable.
+    /// Waits for anything to happen, then gives what has.
     ///
     /// # Errors
     /// No descriptor is left.
-    pub(super) async fn wait(&self) -> io::Result<Vec<Source>> {
+    pub(super) async fn wait(&self) -> io::Result<Vec<Event>> {
         // A stream is the only thing of glommio's that waits for a descriptor of any kind. Its
         // first read waits for POLLIN; that the set is no socket is found out after that.
-        let set = std::net::TcpStream::from(rustix::io::fcntl_dupfd_cloexec(&self.epoll, 0)?);
-        let mut set = TcpStream::from(socket2::Socket::from(set));
+        let set = TcpStream::from(rustix::io::fcntl_dupfd_cloexec(&self.epoll, 0)?);
+        let mut set = glommio::net::TcpStream::from(socket2::Socket::from(set));
         let mut byte = [0];
         let _ = poll_fn(|cx| Pin::new(&mut set).poll_read(cx, &mut byte)).await;
         let mut events: Vec<epoll::Event> = Vec::with_capacity(EVENTS_MAX);
         let now = Timespec { tv_sec: 0, tv_nsec: 0 };
         epoll::wait(&self.epoll, rustix::buffer::spare_capacity(&mut events), Some(&now))?;
         let sources = self.sources.borrow();
-        Ok(events.iter().filter_map(|event| sources.get(&event.data.u64()).cloned()).collect())
+        let event = |event: &epoll::Event| match event.data.u64() {
+            key if key & STREAM == 0 => sources.get(&key).cloned().map(Event::Source),
+            key => Some(Event::Stream(key as u32, event.flags.into())),
+        };
+        Ok(events.iter().filter_map(event).collect())
+    }
+}
+
+/// The place of a stream that connects.
+struct Entry<'a> {
+    ready: &'a Ready,
+    stream: &'a TcpStream,
+    key: u64,
+}
+
+impl Drop for Entry<'_> {
+    fn drop(&mut self) {
+        self.ready.remove(self.key);
+        let _ = epoll::delete(&self.ready.epoll, self.stream);
     }
 }

@@ -3,12 +3,10 @@
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpStream};
 use std::rc::Rc;
 use std::task::Waker;
 use std::time::Instant;
-
-use glommio::net::TcpStream;
 
 use super::conn::{Conn, Hears, Link, Says, State};
 use super::connect::{Dial, Ticket};
@@ -154,6 +152,10 @@ impl<H: Handler> Wire<H> {
         if let Hears::Slow(_) = conn.hears.get() {
             super::fault::shrink_buffer(&conn);
         }
+        if self.ready.add_stream(&conn.stream, conn.place.conn).is_err() {
+            self.close_conn(&conn, Closed::Failed(io::ErrorKind::OutOfMemory));
+            return None;
+        }
         glommio::spawn_local(Rc::clone(self).read(Rc::clone(&conn))).detach();
         glommio::spawn_local(Rc::clone(self).write(Rc::clone(&conn))).detach();
         if conn.tls.is_none() && !stalled {
@@ -182,8 +184,8 @@ impl<H: Handler> Wire<H> {
         if before == State::Closed {
             return;
         }
-        // Dropping the stream closes it only when the executor is next idle: end it now.
-        let _ = conn.socket().and_then(|socket| socket.shutdown(std::net::Shutdown::Both));
+        // Its tasks hold it until their next turn: end it now.
+        let _ = conn.stream.shutdown(std::net::Shutdown::Both);
         let Place { conn: id, side, party, .. } = conn.place;
         {
             let mut table = self.table.borrow_mut();

@@ -154,6 +154,18 @@ fn who_stops_reading_leaves_the_bytes_in_the_kernel() {
 }
 
 #[test]
+fn an_end_that_came_with_the_last_bytes_is_heard_behind_them() {
+    let mut s = callee();
+    s.strike(Fault::StopReading);
+    s.stream.write_all(&request("last")).unwrap();
+    s.stream.shutdown(std::net::Shutdown::Write).unwrap();
+    assert!(s.rig.hears_nothing(SHORT));
+    s.lift();
+    assert_eq!(s.rig.message().1, "last");
+    assert_eq!(s.rig.closed(), Closed::Eof);
+}
+
+#[test]
 fn a_slow_reader_takes_so_many_bytes_a_second() {
     let mut s = callee();
     s.strike(Fault::SlowReader { bytes_per_second: 20_000 });

@@ -61,6 +61,20 @@ fn ten_thousand_messages_at_once_are_all_answered() {
 }
 
 #[test]
+fn what_the_kernel_does_not_take_at_once_goes_out_when_the_peer_reads() {
+    let mut rig = Rig::new();
+    let mut stream = peer(rig.listen(0, Transport::Tcp));
+    let conn = rig.opened().conn;
+    // More than the largest buffers of both ends.
+    let bytes = request_of("much", 60_000).repeat(600);
+    rig.say(conn, bytes.clone());
+    std::thread::sleep(Duration::from_millis(100));
+    let mut read = vec![0; bytes.len()];
+    stream.read_exact(&mut read).unwrap();
+    assert!(read == bytes);
+}
+
+#[test]
 fn what_is_not_sip_or_too_long_closes_the_connection() {
     let mut rig = Rig::new();
     let address = rig.listen(0, Transport::Tcp);
