@@ -47,6 +47,7 @@ fn the_smallest_file_means_the_published_defaults() {
     let config = parse(SERVER);
     assert_eq!(config.server.listen, [Target::tcp("127.0.0.1:5060".parse().unwrap())]);
     assert_eq!(config.server.cores, Cores::All);
+    assert!(!config.server.huge_pages);
     assert_eq!(config.server.drain_timeout, Duration::from_secs(30));
     assert_eq!(config.options.sent_by, "127.0.0.1:5060");
     assert_eq!(config.options.limits, Limits::default());
@@ -63,6 +64,7 @@ fn every_option_arrives_where_it_is_read() {
         [server]
         listen = ["tcp:0.0.0.0:5060", "tcp:[::1]:5062"]
         cores = [0, 2, 2]
+        huge-pages = "on"
         advertise = "sip.example.com:5064"
         drain-timeout = 0
         foreign-callers = "relay"
@@ -100,6 +102,7 @@ fn every_option_arrives_where_it_is_read() {
     );
     assert_eq!(config.server.listen.len(), 2);
     assert_eq!(config.server.cores, Cores::List(vec![0, 2, 2]));
+    assert!(config.server.huge_pages);
     assert_eq!(config.server.drain_timeout, Duration::ZERO);
     let options = &config.options;
     assert_eq!(options.sent_by, "sip.example.com:5064");
@@ -375,6 +378,17 @@ fn cores_are_all_or_a_list() {
         ),
     ] {
         assert_eq!(errors_after_server(&format!("cores = {value}")), expected);
+    }
+}
+
+#[test]
+fn huge_pages_are_on_or_off() {
+    for (value, expected) in [
+        ("\"of\"", "huge-pages is \"of\"; expected off or on; did you mean `off`?"),
+        ("true", "huge-pages is true, a boolean; expected a string: off or on"),
+    ] {
+        let errors = errors_after_server(&format!("huge-pages = {value}"));
+        assert_eq!(errors, format!("3: {expected}"));
     }
 }
 

@@ -19,7 +19,7 @@ readonly root=${TUNING_ROOT:-}
 readonly PORTS_MIN=28000
 # Below `flows-max` × shards connections wait; this is enough for two shards with the default.
 readonly NOFILE_MIN=262144
-# What glommio asks for, and what it locks for each shard: where there are huge pages, three of them.
+# What glommio asks for, and what it locks for each shard: with `huge-pages = "on"` three of them.
 readonly MEMLOCK_KIB_MIN=512 MEMLOCK_KIB_SHARD=192 MEMLOCK_KIB_SHARD_HUGE=6144
 # Flows that the kernel knows the core of.
 readonly RFS_ENTRIES=32768
@@ -236,7 +236,7 @@ interrupt_name() {
 # Calls VISITOR GOOD NAME NOW WANTED WHY for what a person must change; GOOD is yes, no or absent.
 each_advice() {
     local visitor=$1 locked=$MEMLOCK_KIB_SHARD
-    if read_value /sys/kernel/mm/transparent_hugepage/enabled && [[ $value != *'[never]'* ]]; then
+    if in_huge_pages && read_value /sys/kernel/mm/transparent_hugepage/enabled && [[ $value != *'[never]'* ]]; then
         locked=$MEMLOCK_KIB_SHARD_HUGE
     fi
     # One more is tried before the shards start.
@@ -253,6 +253,11 @@ each_advice() {
     fi
     hyperthread_advice
     [[ -z $interface ]] || irqbalance_advice
+}
+
+# A server that runs with `huge-pages = "on"`. Without --pid it is taken for one with the default, "off".
+in_huge_pages() {
+    [[ $process != self ]] && grep -q '^THP_enabled:[[:space:]]*1$' "$root/proc/$process/status" 2>/dev/null
 }
 
 # The hard limit: the server raises its soft one. limit_advice LINE NAME WANTED DIVISOR UNIT WHY

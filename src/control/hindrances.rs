@@ -50,7 +50,7 @@ pub struct Snapshot {
     pub beyond_loopback: bool,
     /// RLIMIT_MEMLOCK in force, in bytes.
     pub memlock: Option<u64>,
-    /// Whether there are transparent huge pages, which our allocator asks for.
+    /// Whether the allocator's memory is in transparent huge pages.
     pub huge_pages: bool,
     /// Whether the process may lock what it likes (CAP_IPC_LOCK).
     pub ipc_lock: bool,

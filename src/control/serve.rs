@@ -99,6 +99,7 @@ pub fn run(config: Config, file: Watched) -> Result<(), ServeError> {
         .with_writer(io::stderr)
         .try_init();
 
+    set_huge_pages(config.server.huge_pages);
     let cores = match &config.server.cores {
         Cores::All => cores::available(),
         Cores::List(cores) => cores.clone(),
@@ -163,6 +164,15 @@ pub fn run(config: Config, file: Watched) -> Result<(), ServeError> {
     ended
 }
 
+/// The first touch of a huge page clears 2 MiB, and a shard that waits for it answers nobody. The
+/// kernel lets a process do without; what its parent chose, it inherits.
+fn set_huge_pages(on: bool) {
+    if let Err(error) = nix::sys::prctl::set_thp_disable(!on) {
+        let state = if on { "on" } else { "off" };
+        tracing::warn!("cannot switch huge pages {state}: {error}");
+    }
+}
+
 /// A line for each thing that holds the server back; `flows` is for how many each shard has descriptors.
 fn tell_hindrances(config: &Config, cores: &[usize], flows: u64) {
     let listen = &config.server.listen;
@@ -175,6 +185,7 @@ fn tell_hindrances(config: &Config, cores: &[usize], flows: u64) {
         nofile_wanted: limits::descriptors(cores.len(), listen.len(), flows_max),
         ..Snapshot::read(Path::new("/"), cores.to_vec())
     };
+    let seen = Snapshot { huge_pages: seen.huge_pages && config.server.huge_pages, ..seen };
     if let Some(line) = hindrances::descriptors(&seen) {
         tracing::warn!("{line}");
     }

@@ -9,6 +9,7 @@
 mod child;
 mod dns;
 mod events;
+mod memory;
 mod metrics;
 mod names;
 mod overload;

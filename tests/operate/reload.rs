@@ -149,8 +149,10 @@ fn what_is_read_at_the_start_only_stays_and_is_told() {
     let says = Says { delay: 500, device: None, window: 20, more: "" };
     let (mut world, listener) = World::new(says);
     let elsewhere = free_address();
-    world.server.configure(&text(says, elsewhere, free_address(), world.callee));
+    let text = text(says, elsewhere, free_address(), world.callee);
+    world.server.configure(&text.replace("cores", "huge-pages = \"on\"\ncores"));
     world.server.wait_for("[server] listen has a new value, which is read at the next start");
+    world.server.wait_for("[server] huge-pages has a new value");
     world.server.wait_for("[metrics] listen has a new value");
     assert!(TcpStream::connect(elsewhere).is_err());
     let mut callee = None;

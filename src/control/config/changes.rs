@@ -47,6 +47,7 @@ impl Config {
         let start = [
             (moved, "[server] listen"),
             (new.cores != old.cores, "[server] cores"),
+            (new.huge_pages != old.huge_pages, "[server] huge-pages"),
             (new.metrics != old.metrics, "[metrics] listen"),
             (new.events != old.events, "[events]"),
         ];
@@ -82,7 +83,7 @@ impl Config {
         let start_only = |section: &str, name: &str| {
             matches!(
                 (section, name),
-                ("server", "role" | "listen" | "cores") | ("metrics" | "events", _)
+                ("server", "role" | "listen" | "cores" | "huge-pages") | ("metrics" | "events", _)
             )
         };
         let before: HashMap<_, _> = running

@@ -76,6 +76,8 @@ pub struct ServerConfig {
     pub listen: Vec<Target>,
     /// Which cores run a shard.
     pub cores: Cores,
+    /// Whether memory may be in transparent huge pages.
+    pub huge_pages: bool,
     /// How long established calls may go on after a drain began.
     pub drain_timeout: Duration,
     /// Where metrics are served, over HTTP; a loopback address.

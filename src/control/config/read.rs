@@ -137,6 +137,7 @@ impl<'a> Reader<'a> {
     fn server(&mut self, table: &DeTable<'_>) -> (ServerConfig, [String; 2], ForeignCallers) {
         let listen = self.listen(table);
         let cores = self.cores(table);
+        let huge_pages = self.huge_pages(table);
         let sent_by = self.sent_by(table, &listen);
         let sent_by_tls = self.sent_by_tls(table, &listen, &sent_by);
         let drain_timeout = self.seconds(table, &spec::DRAIN_TIMEOUT);
@@ -146,7 +147,7 @@ impl<'a> Reader<'a> {
         let (name, foreign) = foreign.unwrap_or(choices[0]);
         self.set("server", "foreign-callers", format!("\"{name}\""), "", value);
         let (metrics, events) = (None, EventsConfig::default());
-        let server = ServerConfig { listen, cores, drain_timeout, metrics, events };
+        let server = ServerConfig { listen, cores, huge_pages, drain_timeout, metrics, events };
         (server, [sent_by, sent_by_tls], foreign)
     }
 
@@ -271,6 +272,15 @@ impl<'a> Reader<'a> {
         };
         self.set("server", "cores", written, "", value);
         cores
+    }
+
+    fn huge_pages(&mut self, table: &DeTable<'_>) -> bool {
+        const CHOICES: [(&str, bool); 2] = [("off", false), ("on", true)];
+        let value = table.get("huge-pages");
+        let chosen = value.and_then(|value| self.choice("huge-pages", value, &CHOICES));
+        let (name, huge_pages) = chosen.unwrap_or(CHOICES[0]);
+        self.set("server", "huge-pages", format!("\"{name}\""), "", value);
+        huge_pages
     }
 
     fn host_port(&mut self, name: &'static str, value: &Value<'_>, expected: &str) -> String {

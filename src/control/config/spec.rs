@@ -19,6 +19,7 @@ pub const SECTIONS: [Section; 10] = [
             "role",
             "listen",
             "cores",
+            "huge-pages",
             "advertise",
             "advertise-tls",
             "drain-timeout",
