@@ -9,6 +9,8 @@ set -euo pipefail
 
 # Above this a step hangs.
 readonly STEP_SECONDS_MAX=1200
+# So long, in tenths of a second, what a step said last may take to be shown.
+readonly STEP_TENTHS_AFTER=50
 # Of the output of a failed step, this much is shown again at the end.
 readonly STEP_LINES_SHOWN=60
 
@@ -18,11 +20,19 @@ trap 'rm -rf "$STEPS_FOLDER"' EXIT
 
 # step TITLE COMMAND ARGUMENT...
 step() {
-    local title=$1 began=$SECONDS status=0 why log
+    local title=$1 began=$SECONDS status=0 why log shown tee tenths
     shift
     log=$(mktemp "$STEPS_FOLDER/log.XXXXXX")
     printf '\n=== %s\n' "$title"
-    timeout --foreground --kill-after=10 "$STEP_SECONDS_MAX" "$@" </dev/null 2>&1 | tee "$log" || status=$?
+    exec {shown}> >(exec tee "$log")
+    tee=$!
+    timeout --foreground --kill-after=10 "$STEP_SECONDS_MAX" "$@" </dev/null >&"$shown" 2>&1 {shown}>&- || status=$?
+    exec {shown}>&-
+    # Not a pipeline, which would wait for whatever outlives the command: a test that hangs outlives its cargo.
+    for ((tenths = 0; tenths < STEP_TENTHS_AFTER; tenths++)); do
+        kill -0 "$tee" 2>/dev/null || break
+        sleep 0.1
+    done
     if ((status == 0)); then
         echo "$title" >>"$STEPS_FOLDER/passed"
         printf -- '--- passed: %s (%d s)\n' "$title" $((SECONDS - began))
