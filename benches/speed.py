@@ -169,7 +169,7 @@ def table(folder):
     together = per_cpu(folder, "shards", "bye")
     apart = per_cpu(folder, "servers-a", "bye") + per_cpu(folder, "servers-b", "bye")
     if together and apart:
-        text = f"{median(together) / median(apart):.2f} (medians {number(median(apart))}, {number(median(together))})"
+        text = f"{median(together) / median(apart):.2f} (medians {number(median(together))}, {number(median(apart))})"
         title = "calls a CPU second of two shards that share a core over two servers of one shard that do"
         rows.append((title, "0.95 where cores are too few", text))
     rates = {}

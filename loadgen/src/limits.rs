@@ -31,8 +31,8 @@ impl Replaced {
 /// # Errors
 /// The hard limit is too low: says so, with the number needed and the remedy.
 pub(crate) fn allow_descriptors(common: &Common, replaced: Replaced) -> Result<(), End> {
-    // Each shard of the server opens a connection to each callee. The server has no listener for
-    // each, and so fewer.
+    // A listener for each callee, to which each shard of the server opens a connection; a listener
+    // and a connection for each caller. The server has no listener for each, and so fewer.
     let connections = common.server_cores.len() as u64 * replaced.connections();
     let needed = u64::from(common.callee_connections) * (1 + connections)
         + u64::from(common.caller_connections) * 2

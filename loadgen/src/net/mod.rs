@@ -1,4 +1,4 @@
-//! Sockets on glommio: TCP, TLS and UDP, and the faults that parties suffer.
+//! Sockets, on glommio's executor: TCP, TLS and UDP, and the faults that parties suffer.
 //!
 //! ```text
 //! engine ─► Outboxes ─► writing task ─► socket       one write carries all that waits
