@@ -18,8 +18,8 @@ use super::{Door, Handler, Side, Transport};
 const BACKLOG: i32 = 4096;
 /// Connections accepted from one listener before the others have their turn.
 const ACCEPT_BURST: u32 = 64;
-/// Pause after an accept that failed for want of descriptors or memory.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(10);
+/// Pause after what failed for want of descriptors or memory.
+pub(super) const STARVED_PAUSE: Duration = Duration::from_millis(10);
 
 /// A listener that is open.
 pub(super) struct Listening {
@@ -221,7 +221,7 @@ impl<H: Handler> Wire<H> {
     pub(super) async fn watch(self: Rc<Self>) {
         while !self.ended.get() {
             let Ok(events) = self.ready.wait().await else {
-                glommio::timer::sleep(ACCEPT_PAUSE).await;
+                glommio::timer::sleep(STARVED_PAUSE).await;
                 continue;
             };
             let mut starved = false;
@@ -242,7 +242,7 @@ impl<H: Handler> Wire<H> {
                 }
             }
             if starved {
-                glommio::timer::sleep(ACCEPT_PAUSE).await;
+                glommio::timer::sleep(STARVED_PAUSE).await;
             }
         }
     }

@@ -20,7 +20,7 @@ use std::task::{Poll, Waker};
 use futures_lite::AsyncRead;
 use rustix::event::{Timespec, epoll};
 
-use super::listen::Listening;
+use super::listen::{Listening, STARVED_PAUSE};
 use super::udp::Datagrams;
 
 /// Events taken in one turn.
@@ -157,17 +157,16 @@ impl Ready {
         };
     }
 
-    /// Waits for anything to happen, then gives what has.
+    /// Waits for anything to happen, then gives what has. Without a descriptor to wait with it looks
+    /// after a pause: what ends meanwhile may free one.
     ///
     /// # Errors
-    /// No descriptor is left.
+    /// Those of epoll_wait(2).
     pub(super) async fn wait(&self) -> io::Result<Vec<Event>> {
-        // A stream is the only thing of glommio's that waits for a descriptor of any kind. Its
-        // first read waits for POLLIN; that the set is no socket is found out after that.
-        let set = TcpStream::from(rustix::io::fcntl_dupfd_cloexec(&self.epoll, 0)?);
-        let mut set = glommio::net::TcpStream::from(socket2::Socket::from(set));
-        let mut byte = [0];
-        let _ = poll_fn(|cx| Pin::new(&mut set).poll_read(cx, &mut byte)).await;
+        match rustix::io::fcntl_dupfd_cloexec(&self.epoll, 0) {
+            Ok(set) => readable(set).await,
+            Err(_) => glommio::timer::sleep(STARVED_PAUSE).await,
+        }
         let mut events: Vec<epoll::Event> = Vec::with_capacity(EVENTS_MAX);
         let now = Timespec { tv_sec: 0, tv_nsec: 0 };
         epoll::wait(&self.epoll, rustix::buffer::spare_capacity(&mut events), Some(&now))?;
@@ -178,6 +177,15 @@ impl Ready {
         };
         Ok(events.iter().filter_map(event).collect())
     }
+}
+
+/// Waits until a set has something to tell.
+async fn readable(set: OwnedFd) {
+    // A stream is the only thing of glommio's that waits for a descriptor of any kind. Its first
+    // read waits for POLLIN; that the set is no socket is found out after that.
+    let mut set = glommio::net::TcpStream::from(socket2::Socket::from(TcpStream::from(set)));
+    let mut byte = [0];
+    let _ = poll_fn(|cx| Pin::new(&mut set).poll_read(cx, &mut byte)).await;
 }
 
 /// The place of a stream that connects.

@@ -250,3 +250,32 @@ fn a_message_to_a_connection_that_is_gone_goes_nowhere() {
         handler.out().is_empty() && !handler.out().is_open(conn)
     })));
 }
+
+#[test]
+fn connections_go_on_when_no_descriptor_is_left() {
+    // In a process of its own: other tests of this one need theirs.
+    let mut own = std::process::Command::new(std::env::current_exe().unwrap());
+    own.args(["--exact", "--ignored", "net::tests::streams::messages_without_a_descriptor"]);
+    let ran = own.output().unwrap();
+    let said = String::from_utf8_lossy(&ran.stdout);
+    assert!(ran.status.success() && said.contains("1 passed"), "{said}");
+}
+
+#[test]
+#[ignore = "leaves its process without descriptors"]
+fn messages_without_a_descriptor() {
+    use rustix::process::{Resource, getrlimit, setrlimit};
+    let mut rig = Rig::new();
+    let mut stream = peer(rig.listen(0, Transport::Tcp));
+    rig.opened();
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = Some(0);
+    setrlimit(Resource::Nofile, limit).unwrap();
+    for call_id in ["one", "two", "three"] {
+        stream.write_all(&request(call_id)).unwrap();
+        assert_eq!(rig.message().1, call_id);
+    }
+    assert_eq!(read_answers(&mut stream, 3), 3);
+    drop(stream);
+    assert_eq!(rig.closed(), Closed::Eof);
+}
