@@ -74,9 +74,6 @@ impl End {
 fn main() -> ExitCode {
     // clap ends a bad command line itself, with status 2 and the allowed range.
     let cli = Cli::parse();
-    // The first touch of one clears 2 MiB: for as long the generator would be late, and measure
-    // itself. Where the kernel knows no such call, it has none of them either.
-    let _ = nix::sys::prctl::set_thp_disable(true);
     match command(&cli) {
         Ok(status) => ExitCode::from(status),
         Err(end) => {

@@ -59,6 +59,10 @@ fn ready(common: &Common, replaced: Replaced) -> Result<Option<Ready>, End> {
     let _ = watch.dir.set(setup.dir.clone());
     setup.prepare(common)?;
     let server = run::server(&setup, common, &watch)?;
+    // The first touch of a huge page clears 2 MiB: for as long the generator would be late, and
+    // measure itself. A server started before does not inherit it. Where the kernel knows no such
+    // call, it has none of them either.
+    let _ = nix::sys::prctl::set_thp_disable(true);
     Ok(Some(Ready { server, setup, watch }))
 }
 
