@@ -127,16 +127,16 @@ def table(folder):
         found = per_cpu(folder, name, request)
         if found:
             rows.append((title, goal, number(median(found)) + spread(found, number)))
-    for rate in (1000, 2000, 4000, 5000, 8000):
-        for run in runs(folder, f"set-up-{rate}"):
-            invite = run["response"]["invite"]["corrected"]
-            busy = [cpu(run) / run["seconds"], run["generator"]["cpu_seconds"] / (run["seconds"] + run["parameters"]["warm_up_s"])]
-            title = f"p99 of a call set-up at {number(run['done_per_second'])} calls/s, open loop"
-            text = (
-                f"p50 {invite['p50_ms']:.2f}, p99 {invite['p99_ms']:.2f} ms; of their cores the server used "
-                f"{busy[0]:.0%}, the generator {busy[1]:.0%}"
-            )
-            rows.append((title, "1 ms at half the maximum", text))
+    set_ups = map(load, glob.glob(f"{folder}/set-up-*.json"))
+    for run in sorted(set_ups, key=lambda run: run["offered_per_second"]):
+        invite = run["response"]["invite"]["corrected"]
+        busy = [cpu(run) / run["seconds"], run["generator"]["cpu_seconds"] / (run["seconds"] + run["parameters"]["warm_up_s"])]
+        title = f"p99 of a call set-up at {number(run['done_per_second'])} calls/s, open loop"
+        text = (
+            f"p50 {invite['p50_ms']:.2f}, p99 {invite['p99_ms']:.2f} ms; of their cores the server used "
+            f"{busy[0]:.0%}, the generator {busy[1]:.0%}"
+        )
+        rows.append((title, "1 ms at half the maximum", text))
     path = f"{folder}/stalls.txt"
     if os.path.exists(path):
         found = load(path)

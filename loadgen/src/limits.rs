@@ -9,7 +9,7 @@ use crate::cli::Common;
 const OTHERS: u64 = 64;
 
 /// How a connection to a callee gives way to the next one.
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy)]
 pub(crate) enum Replaced {
     /// It is closed before.
     Closed,

@@ -177,7 +177,7 @@ fn set_huge_pages(on: bool) {
 fn tell_hindrances(config: &Config, cores: &[usize], flows: u64) {
     let listen = &config.server.listen;
     let flows_max = u64::from(config.options.limits.flows_max);
-    let seen = Snapshot {
+    let mut seen = Snapshot {
         beyond_loopback: listen.iter().any(|target| !target.address.ip().is_loopback()),
         memlock: limits::memlock(),
         flows,
@@ -185,7 +185,7 @@ fn tell_hindrances(config: &Config, cores: &[usize], flows: u64) {
         nofile_wanted: limits::descriptors(cores.len(), listen.len(), flows_max),
         ..Snapshot::read(Path::new("/"), cores.to_vec())
     };
-    let seen = Snapshot { huge_pages: seen.huge_pages && config.server.huge_pages, ..seen };
+    seen.huge_pages &= config.server.huge_pages;
     if let Some(line) = hindrances::descriptors(&seen) {
         tracing::warn!("{line}");
     }

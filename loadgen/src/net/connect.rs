@@ -26,30 +26,30 @@ pub(super) struct Dial {
     pub(super) again: Reconnect,
 }
 
-/// How a connection that was asked for came out.
+/// How a connection that was asked for came out: its number, or, of a mere stream, nothing more.
 #[derive(Default)]
-pub(super) struct Ticket {
-    result: RefCell<Option<io::Result<u32>>>,
+pub(super) struct Ticket<T = u32> {
+    result: RefCell<Option<io::Result<T>>>,
     waker: Cell<Option<Waker>>,
 }
 
-impl Ticket {
-    pub(super) fn open(&self, conn: u32) {
-        self.settle(Ok(conn));
+impl<T> Ticket<T> {
+    pub(super) fn open(&self, what: T) {
+        self.settle(Ok(what));
     }
 
     pub(super) fn fail(&self, error: io::Error) {
         self.settle(Err(error));
     }
 
-    fn settle(&self, result: io::Result<u32>) {
+    fn settle(&self, result: io::Result<T>) {
         self.result.borrow_mut().get_or_insert(result);
         if let Some(waker) = self.waker.take() {
             waker.wake();
         }
     }
 
-    async fn wait(&self) -> io::Result<u32> {
+    pub(super) async fn wait(&self) -> io::Result<T> {
         poll_fn(|cx| match self.result.borrow_mut().take() {
             Some(result) => Poll::Ready(result),
             None => {

@@ -231,7 +231,7 @@ impl<H: Handler> Wire<H> {
                         starved |= self.accept(&listening).is_err();
                     }
                     Event::Source(Source::Datagrams(datagrams)) => self.read_datagrams(&datagrams),
-                    Event::Source(Source::Connecting(connecting)) => connecting.over(),
+                    Event::Source(Source::Connecting(ticket)) => ticket.open(()),
                     Event::Stream(conn, change) => {
                         if let Some(Link::Stream(conn)) =
                             self.table.borrow().links.get(conn as usize)

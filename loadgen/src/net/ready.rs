@@ -15,11 +15,11 @@ use std::net::TcpStream;
 use std::os::fd::{AsFd, OwnedFd};
 use std::pin::Pin;
 use std::rc::Rc;
-use std::task::{Poll, Waker};
 
 use futures_lite::AsyncRead;
 use rustix::event::{Timespec, epoll};
 
+use super::connect::Ticket;
 use super::listen::{Listening, STARVED_PAUSE};
 use super::udp::Datagrams;
 
@@ -34,23 +34,8 @@ const STREAM: u64 = 1 << 63;
 pub(super) enum Source {
     Listener(Rc<Listening>),
     Datagrams(Rc<Datagrams>),
-    Connecting(Rc<Connecting>),
-}
-
-/// A stream that is not connected yet.
-#[derive(Default)]
-pub(super) struct Connecting {
-    over: Cell<bool>,
-    waker: Cell<Option<Waker>>,
-}
-
-impl Connecting {
-    pub(super) fn over(&self) {
-        self.over.set(true);
-        if let Some(waker) = self.waker.take() {
-            waker.wake();
-        }
-    }
+    /// A stream that is not connected yet.
+    Connecting(Rc<Ticket<()>>),
 }
 
 /// What happened.
@@ -132,19 +117,11 @@ impl Ready {
     /// # Errors
     /// No memory in the kernel.
     pub(super) async fn connected(&self, stream: &TcpStream) -> io::Result<()> {
-        let connecting = Rc::new(Connecting::default());
-        let source = Source::Connecting(Rc::clone(&connecting));
+        let ticket = Rc::new(Ticket::default());
+        let source = Source::Connecting(Rc::clone(&ticket));
         let key = self.enter(stream, source, epoll::EventFlags::OUT)?;
         let _entry = Entry { ready: self, stream, key };
-        poll_fn(|cx| match connecting.over.get() {
-            true => Poll::Ready(()),
-            false => {
-                connecting.waker.set(Some(cx.waker().clone()));
-                Poll::Pending
-            }
-        })
-        .await;
-        Ok(())
+        ticket.wait().await
     }
 
     /// Waits for a source no more.

@@ -26,10 +26,7 @@ pub(super) fn read(
     proxy: &DeTable<'_>,
     options: &mut Options,
 ) {
-    let value = server.get("role");
-    let chosen = value.and_then(|value| reader.choice("role", value, &ROLES));
-    let (name, role) = chosen.unwrap_or(ROLES[0]);
-    reader.set("server", "role", format!("\"{name}\""), "", value);
+    let role = reader.chosen("server", server, "role", ROLES);
     options.role = role;
     options.oos_check = reader.seconds(proxy, &OOS_CHECK);
     options.oos_force = reader.seconds(proxy, &OOS_FORCE);
@@ -37,7 +34,7 @@ pub(super) fn read(
     match role {
         Role::Proxy if options.pairs.is_empty() && root.get("pair").is_none() => {
             let text = "a proxy has no [[pair]]; expected one for each pair of servers behind it";
-            reader.error(value, text.to_owned());
+            reader.error(server.get("role"), text.to_owned());
         }
         Role::Server if root.get("pair").is_some() => {
             let text = "[[pair]] is for role = \"proxy\", and this is a server";

@@ -137,15 +137,13 @@ impl<'a> Reader<'a> {
     fn server(&mut self, table: &DeTable<'_>) -> (ServerConfig, [String; 2], ForeignCallers) {
         let listen = self.listen(table);
         let cores = self.cores(table);
-        let huge_pages = self.huge_pages(table);
+        let choices = [("off", false), ("on", true)];
+        let huge_pages = self.chosen("server", table, "huge-pages", choices);
         let sent_by = self.sent_by(table, &listen);
         let sent_by_tls = self.sent_by_tls(table, &listen, &sent_by);
         let drain_timeout = self.seconds(table, &spec::DRAIN_TIMEOUT);
         let choices = [("refuse", ForeignCallers::Refuse), ("relay", ForeignCallers::Relay)];
-        let value = table.get("foreign-callers");
-        let foreign = value.and_then(|value| self.choice("foreign-callers", value, &choices));
-        let (name, foreign) = foreign.unwrap_or(choices[0]);
-        self.set("server", "foreign-callers", format!("\"{name}\""), "", value);
+        let foreign = self.chosen("server", table, "foreign-callers", choices);
         let (metrics, events) = (None, EventsConfig::default());
         let server = ServerConfig { listen, cores, huge_pages, drain_timeout, metrics, events };
         (server, [sent_by, sent_by_tls], foreign)
@@ -272,15 +270,6 @@ impl<'a> Reader<'a> {
         };
         self.set("server", "cores", written, "", value);
         cores
-    }
-
-    fn huge_pages(&mut self, table: &DeTable<'_>) -> bool {
-        const CHOICES: [(&str, bool); 2] = [("off", false), ("on", true)];
-        let value = table.get("huge-pages");
-        let chosen = value.and_then(|value| self.choice("huge-pages", value, &CHOICES));
-        let (name, huge_pages) = chosen.unwrap_or(CHOICES[0]);
-        self.set("server", "huge-pages", format!("\"{name}\""), "", value);
-        huge_pages
     }
 
     fn host_port(&mut self, name: &'static str, value: &Value<'_>, expected: &str) -> String {
@@ -539,6 +528,21 @@ impl<'a> Reader<'a> {
             self.error(Some(value), text);
         }
         found
+    }
+
+    /// What an option says with one of several words; the first of them is the default.
+    pub(super) fn chosen<T: Copy, const N: usize>(
+        &mut self,
+        section: &'static str,
+        table: &DeTable<'_>,
+        name: &'static str,
+        choices: [(&'static str, T); N],
+    ) -> T {
+        let value = table.get(name);
+        let found = value.and_then(|value| self.choice(name, value, &choices));
+        let (word, chosen) = found.unwrap_or(choices[0]);
+        self.set(section, name, format!("\"{word}\""), "", value);
+        chosen
     }
 
     /// Notes that a value has the wrong type.

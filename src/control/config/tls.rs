@@ -77,11 +77,8 @@ pub(super) fn read(reader: &mut Reader<'_>, table: &DeTable<'_>, served: bool) -
         ("wanted", ClientCertificate::Wanted),
         ("required", ClientCertificate::Required),
     ];
-    let value = table.get("client-certificate");
-    let chosen = value.and_then(|value| reader.choice("client-certificate", value, &choices));
     let authorities = reader.path("tls", table, "authorities");
-    let (name, client_certificate) = chosen.unwrap_or(choices[0]);
-    reader.set("tls", "client-certificate", format!("\"{name}\""), "", value);
+    let client_certificate = reader.chosen("tls", table, "client-certificate", choices);
     let client_authorities = reader.path("tls", table, "client-authorities");
     let identities = certificates
         .into_iter()
